@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A thin front over CMake: the presets in CMakePresets.json say what is built how.
+
+JOBS ?= $(shell nproc)
+BUILD = cmake --build --preset
+QUIET_CONFIGURE = cmake --log-level=WARNING --preset
+
+.PHONY: all deps demo check asan tsan bench clang guest-check install clean
+
+all:
+	@$(QUIET_CONFIGURE) dev
+	@$(BUILD) dev -j $(JOBS)
+
+deps:
+	@scripts/install-deps
+
+# The main job on a real program, beside the same program without uhmm.
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@scripts/demo
+
+# Everything that CI asks for; ctest's summary comes last.
+check: deps
+	@$(MAKE) --no-print-directory all
+	@ctest --preset dev
+
+clang asan tsan:
+	@scripts/check-preset $@
+
+bench: all
+	@build/bin/uhmm run --private -- build/bin/uhmm-bench
+
+# Boots a virtual machine with an older kernel; making its image takes minutes.
+guest-check:
+	@scripts/install-deps guest
+	@$(MAKE) --no-print-directory all
+	@UHMM_TEST_GUEST=1 ctest --preset dev -L guest
+
+install: all
+	@cmake --install build
+
+clean:
+	@rm -rf build build-clang build-asan build-tsan build-cov build-fuzz build-release
