@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Events: what an unread one stops, when it comes, and which changes raise none.
+ */
+#include <unistd.h>
+
+#include "kernel_facts.h"
+#include "uffd.h"
+
+/* Waits until the thread that waited for its event has run again. */
+static void settle_ok(int uffd)
+{
+	for (int i = 0; uffd_settled(uffd) == UFFD_AGAIN; i++) {
+		ck_assert_int_lt(i, KF_PATIENCE_MS);
+		(void)usleep(1000);
+	}
+}
+
+START_TEST(unread_event_makes_copy_and_move_eagain)
+{
+	int uffd = kf_open_move_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(2);
+	unsigned char *staging = kf_map_ok(1);
+	unsigned char *other = kf_map_ok(1);
+	struct kf_advise advise;
+
+	*other = 7;
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_register_ok(uffd, staging, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_advise_start(&advise, map, kf_page, MADV_DONTNEED);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	ck_assert_int_eq(kf_fill(uffd, map + kf_page, 7, 0), -EAGAIN);
+	ck_assert_int_eq(kf_move(uffd, staging, other, kf_page), -EAGAIN);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
+	ck_assert_int_eq(kf_fill(uffd, map + kf_page, 7, 0), 0);
+	ck_assert_int_eq(kf_move(uffd, staging, other, kf_page), 0);
+}
+END_TEST
+
+START_TEST(unread_event_does_not_stop_register)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(1);
+	unsigned char *other = kf_map_ok(1);
+	struct kf_advise advise;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_advise_start(&advise, map, kf_page, MADV_DONTNEED);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	kf_register_ok(uffd, other, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_int_eq(kf_unregister(uffd, other, kf_page), 0);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
+}
+END_TEST
+
+START_TEST(settled_probe_sees_unread_event_without_side_effects)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+	unsigned char *map = kf_map_ok(2);
+	struct kf_advise advise;
+	uint64_t before;
+
+	map[kf_page] = 7;
+	kf_register_ok(uffd, map, 2 * kf_page,
+		       UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	before = kf_pagemap_ok(0, map + kf_page);
+	ck_assert_int_eq(uffd_settled(uffd), UFFD_OK);
+	kf_advise_start(&advise, map, kf_page, MADV_DONTNEED);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	ck_assert_int_eq(uffd_settled(uffd), UFFD_AGAIN);
+	ck_assert_int_eq(uffd_settled(uffd), UFFD_AGAIN);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
+	ck_assert_int_eq(uffd_settled(uffd), UFFD_OK);
+	ck_assert_uint_eq(kf_pagemap_ok(0, map + kf_page), before);
+	ck_assert_uint_eq(kf_pagemap_ok(0, map), 0);
+	ck_assert_uint_eq(map[kf_page], 7);
+}
+END_TEST
+
+START_TEST(settled_probe_is_not_disturbed_by_an_unread_fault)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_touch touch;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_touch_start(&touch, map);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	ck_assert_int_eq(uffd_settled(uffd), UFFD_OK);
+	ck_assert_int_eq(kf_fill(uffd, map, 7, 0), 0);
+	kf_touch_ends_ok(&touch, 7);
+}
+END_TEST
+
+START_TEST(remove_event_comes_before_the_zap)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_advise advise;
+	struct uffd_msg msg;
+
+	*map = 77;
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_advise_start(&advise, map, kf_page, MADV_DONTNEED);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	(void)usleep(KF_QUIET_MS * 1000);
+	ck_assert_uint_eq(*(volatile unsigned char *)map, 77);
+	msg = kf_read_ok(uffd);
+	ck_assert_uint_eq(msg.event, UFFD_EVENT_REMOVE);
+	ck_assert_uint_eq(msg.arg.remove.start, (uintptr_t)map);
+	ck_assert_uint_eq(msg.arg.remove.end, (uintptr_t)map + kf_page);
+	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
+	ck_assert_int_eq(advise.error, 0);
+	ck_assert(!kf_is_present(map));
+}
+END_TEST
+
+static void *unmap_run(void *arg)
+{
+	(void)munmap(arg, kf_page);
+	return NULL;
+}
+
+START_TEST(unmap_event_comes_after_the_unmap)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_UNMAP);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_thread thread;
+	unsigned char vec;
+
+	*map = 77;
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_thread_start(&thread, unmap_run, map);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	/* mincore knows mappings only: ENOMEM where there is none. */
+	ck_assert_int_lt(mincore(map, kf_page, &vec), 0);
+	ck_assert_int_eq(errno, ENOMEM);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_UNMAP);
+	ck_assert(kf_thread_done(&thread, KF_PATIENCE_MS));
+	settle_ok(uffd);
+}
+END_TEST
+
+START_TEST(mprotect_cold_and_pageout_raise_no_event)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
+			      UFFD_FEATURE_EVENT_REMAP);
+	unsigned char *map = kf_map_ok(1);
+
+	*map = 7;
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_int_eq(mprotect(map, kf_page, PROT_READ), 0);
+	ck_assert_int_eq(madvise(map, kf_page, MADV_COLD), 0);
+	ck_assert_int_eq(madvise(map, kf_page, MADV_PAGEOUT), 0);
+	ck_assert(!kf_has_message(uffd, KF_QUIET_MS));
+}
+END_TEST
+
+/* Two pages, with as much free room behind them. */
+static unsigned char *map_with_room_ok(void)
+{
+	unsigned char *map = kf_map_ok(4);
+
+	ck_assert_int_eq(munmap(map + 2 * kf_page, 2 * kf_page), 0);
+	return map;
+}
+
+START_TEST(mremap_growth_in_place_is_registered)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMAP);
+	unsigned char *map = map_with_room_ok();
+	struct kf_touch touch;
+
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_ptr_eq(mremap(map, 2 * kf_page, 4 * kf_page, 0), map);
+	kf_touch_start(&touch, map + 3 * kf_page);
+	(void)kf_read_fault_ok(uffd, map + 3 * kf_page);
+	ck_assert_int_eq(kf_fill(uffd, map + 3 * kf_page, 7, 0), 0);
+	kf_touch_ends_ok(&touch, 7);
+}
+END_TEST
+
+START_TEST(new_mmap_beside_is_not_registered)
+{
+	int uffd = kf_open_ok(0);
+	unsigned char *map = map_with_room_ok();
+	struct kf_touch touch;
+
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_ptr_eq(mmap(map + 2 * kf_page, 2 * kf_page, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+			 map + 2 * kf_page);
+	kf_touch_start(&touch, map + 2 * kf_page);
+	kf_touch_ends_ok(&touch, 0);
+	ck_assert(!kf_has_message(uffd, 0));
+}
+END_TEST
+
+TCase *kf_tcase_event(void)
+{
+	TCase *tcase = tcase_create("event");
+
+	tcase_set_timeout(tcase, 30);
+	tcase_add_test(tcase, unread_event_makes_copy_and_move_eagain);
+	tcase_add_test(tcase, unread_event_does_not_stop_register);
+	tcase_add_test(tcase, settled_probe_sees_unread_event_without_side_effects);
+	tcase_add_test(tcase, settled_probe_is_not_disturbed_by_an_unread_fault);
+	tcase_add_test(tcase, remove_event_comes_before_the_zap);
+	tcase_add_test(tcase, unmap_event_comes_after_the_unmap);
+	tcase_add_test(tcase, mprotect_cold_and_pageout_raise_no_event);
+	tcase_add_test(tcase, mremap_growth_in_place_is_registered);
+	tcase_add_test(tcase, new_mmap_beside_is_not_registered);
+	return tcase;
+}
