@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Everything that runs on the agent's thread, and the clone that starts it.
+ *
+ * Freestanding. The thread has no thread-local storage of its own (its fs register is the
+ * starter's), a small stack, and lives in a program whose memory may be away at any time.
+ * So nothing here may touch the program's memory, errno, the library's .data, .bss or its
+ * global offset table, call the C library, or allocate: a fault on an evicted page would be
+ * served, but the daemon may be waiting for this very thread. What it touches is its stack,
+ * struct uhmm_agent, the ring, staging (as an argument of system calls only) and its own
+ * code. agent.o must have no undefined symbol; a test looks.
+ */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/futex.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "agent.h"
+#include "sys.h"
+#include "uapi-mini.h"
+
+/* This many runs in a row that answer EINVAL mean that the daemon closed the gate. */
+#define GATE_CLOSED_RUNS 8u
+
+#define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+#define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
+
+__attribute__((visibility("hidden"), noreturn, used)) void
+uhmm_agent_main(struct uhmm_agent *agent);
+
+/*
+ * Not FILES and not FS: the program may close every descriptor and change its directory,
+ * root and mount namespace without asking us, and sees nothing of ours.
+ */
+#define AGENT_CLONE_FLAGS                                                                          \
+	(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |           \
+	 CLONE_CHILD_CLEARTID)
+
+long agent_clone(struct uhmm_agent *agent, void *stack_top)
+{
+	void **sp = (void **)stack_top - 2;
+	register uint32_t *child_tid __asm__("r10") = &agent->tid;
+	register long tls __asm__("r8") = 0;
+	long ret;
+
+	sp[0] = agent;
+	sp[1] = NULL;
+	/* The child has another stack, so it must not return from here: it takes its
+	 * argument from the stack and never comes back. */
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov (%%rsp), %%rdi\n\t"
+			 "call uhmm_agent_main\n\t"
+			 "ud2\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "a"((long)SYS_clone), "D"((long)AGENT_CLONE_FLAGS), "S"(sp),
+			   "d"(&agent->tid), "r"(child_tid), "r"(tls)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+__attribute__((noreturn)) static void agent_end(struct uhmm_agent *agent, uint32_t state)
+{
+	/* One call and no more: under a filter each one may be the program's death. The
+	 * kernel closes our table, clears agent->tid and wakes who waits for that. */
+	__atomic_store_n(&agent->ring->agent_state, state, __ATOMIC_RELEASE);
+	for (;;)
+		(void)sys_call1(SYS_exit, 0);
+}
+
+static void futex_wake_all(uint32_t *word)
+{
+	(void)sys_call3(SYS_futex, (long)word, FUTEX_WAKE, 0x7fffffff);
+}
+
+/* --- becoming harmless --------------------------------------------------------------- */
+
+static void sort_fds(uint32_t fds[static 3])
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		for (unsigned int j = 0; j < 2 - i; j++) {
+			uint32_t low = fds[j];
+
+			if (low <= fds[j + 1])
+				continue;
+			fds[j] = fds[j + 1];
+			fds[j + 1] = low;
+		}
+	}
+}
+
+/* Close all of the copied table but our three: nobody may wait for an end of file on a pipe
+ * that only the agent still holds. */
+static long close_all_but_ours(const struct uhmm_agent *agent)
+{
+	uint32_t fds[3];
+	uint32_t first = 0;
+
+	fds[0] = (uint32_t)agent->sock;
+	fds[1] = (uint32_t)agent->uffd;
+	fds[2] = (uint32_t)agent->event_fd;
+	sort_fds(fds);
+	for (unsigned int i = 0; i < 3; i++) {
+		if (fds[i] > first) {
+			long err = sys_call3(SYS_close_range, first, (long)fds[i] - 1, 0);
+
+			if (err < 0)
+				return err;
+		}
+		first = fds[i] + 1;
+	}
+	return sys_call3(SYS_close_range, first, UINT32_MAX, 0);
+}
+
+/* Permitted, effective and inheritable; ambient follows permitted. The uid stays: changing it
+ * would clear the whole program's dumpable flag. */
+static long drop_capabilities(void)
+{
+	struct __user_cap_header_struct header;
+	struct __user_cap_data_struct none[2];
+
+	header.version = _LINUX_CAPABILITY_VERSION_3;
+	header.pid = 0;
+	for (unsigned int i = 0; i < 2; i++) {
+		WRITE_ONCE(none[i].effective, 0);
+		WRITE_ONCE(none[i].permitted, 0);
+		WRITE_ONCE(none[i].inheritable, 0);
+	}
+	return sys_call2(SYS_capset, (long)&header, (long)none);
+}
+
+/*
+ * Forbid ourselves to open files and to connect or bind TCP sockets. Landlock and
+ * no_new_privs are both properties of one thread, so the program does not notice; descriptors
+ * that are open already go on working. A kernel without Landlock has none to give.
+ */
+static void forbid_files_and_network(void)
+{
+	struct uhmm_landlock_attr attr;
+	long abi, fd;
+	long attr_bytes = 8;
+
+	if (sys_call6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) < 0)
+		return;
+	abi = sys_call3(SYS_landlock_create_ruleset, 0, 0, UHMM_LANDLOCK_QUERY_VERSION);
+	if (abi < 1)
+		return;
+	attr.access_fs = (1u << 13) - 1;
+	attr.access_net = 0;
+	attr.scoped = 0;
+	if (abi >= 2)
+		attr.access_fs |= 1u << 13; /* refer */
+	if (abi >= 3)
+		attr.access_fs |= 1u << 14; /* truncate */
+	if (abi >= 4) {
+		attr.access_net = 3; /* bind and connect TCP */
+		attr_bytes = 16;
+	}
+	if (abi >= 6) {
+		attr.scoped = 3; /* abstract sockets, signals */
+		attr_bytes = 24;
+	}
+	fd = sys_call3(SYS_landlock_create_ruleset, (long)&attr, attr_bytes, 0);
+	if (fd < 0)
+		return;
+	(void)sys_call2(SYS_landlock_restrict_self, fd, 0);
+	sys_close((int)fd);
+}
+
+static bool become_harmless(const struct uhmm_agent *agent)
+{
+	static const char name[16] = "uhmm-agent";
+	static const char root[] = "/";
+
+	if (close_all_but_ours(agent) < 0)
+		return false;
+	/* Only a courtesy: the directory that the program was started in can be unmounted. */
+	(void)sys_call1(SYS_chdir, (long)root);
+	if (drop_capabilities() < 0)
+		return false;
+	forbid_files_and_network();
+	(void)sys_call6(SYS_prctl, PR_SET_NAME, (long)name, 0, 0, 0, 0);
+	return true;
+}
+
+/* --- one command --------------------------------------------------------------------- */
+
+/*
+ * Break the copy-on-write sharing that a fork left on the beacon page; the kernel MOVEs no
+ * page that another process may still share. It stores nothing, and where the page cannot be
+ * written it answers with an error where a store would kill the program.
+ */
+static bool beacon_make_exclusive(const struct uhmm_agent *agent)
+{
+	return sys_call3(SYS_madvise, (long)agent->beacon_addr, (long)agent->page_bytes,
+			 MADV_POPULATE_WRITE) == 0;
+}
+
+/*
+ * Move [src, src + len) to dst. A page that will not move is skipped and remembered in
+ * *ret_result. Returns 0 (go on with the next run), -EINVAL (nothing of what is left of this
+ * run can move), or another negative errno that ends the command.
+ */
+static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src, uint64_t len,
+		     int32_t *ret_result)
+{
+	uint64_t done = 0;
+	bool tried_beacon = false;
+
+	while (done < len) {
+		struct uhmm_uffdio_move move;
+		long err;
+
+		move.dst = dst + done;
+		move.src = src + done;
+		move.len = len - done;
+		move.mode = UHMM_UFFDIO_MOVE_ALLOW_SRC_HOLES;
+		move.move = 0;
+		err = sys_call3(SYS_ioctl, agent->uffd, (long)UHMM_UFFDIO_MOVE, (long)&move);
+		if (err == 0)
+			return 0;
+		if (READ_ONCE(move.move) > 0) {
+			/* Progress, whatever errno says; the next round tells what stopped it. */
+			done += (uint64_t)READ_ONCE(move.move);
+			continue;
+		}
+		if (err == -EBUSY && src + done == agent->beacon_addr && !tried_beacon) {
+			tried_beacon = true;
+			if (beacon_make_exclusive(agent))
+				continue;
+		}
+		if (err != -EBUSY && err != -ENOENT && err != -EEXIST && err != -EFAULT) {
+			*ret_result = (int32_t)err;
+			return err;
+		}
+		*ret_result = (int32_t)err;
+		done += agent->page_bytes;
+	}
+	return 0;
+}
+
+/* Write [addr, addr + len) to the slot file; nothing of it counts unless all was written. */
+static int32_t store_run(int fd, uint64_t addr, uint64_t len, uint64_t off)
+{
+	uint64_t done = 0;
+
+	while (done < len) {
+		long n = sys_call4(SYS_pwrite64, fd, (long)(addr + done), (long)(len - done),
+				   (long)(off + done));
+
+		if (n < 0)
+			return (int32_t)n;
+		if (n == 0)
+			return -EIO;
+		done += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Does the run lie within the staging chunk? The ring is shared memory. */
+static bool run_fits(const struct uhmm_agent *agent, uint32_t page, uint32_t n_pages)
+{
+	uint64_t end = ((uint64_t)page + n_pages) * agent->page_bytes;
+
+	return n_pages != 0 && end <= agent->chunk_bytes;
+}
+
+static int32_t do_moves(const struct uhmm_agent *agent, struct uhmm_ring_box *box, uint64_t chunk,
+			uint32_t n_runs)
+{
+	unsigned int n_einval = 0;
+
+	for (uint32_t i = 0; i < n_runs; i++) {
+		struct uhmm_run *run = &box->runs[i];
+		uint32_t page = READ_ONCE(run->staging_page);
+		uint32_t n_pages = READ_ONCE(run->n_pages);
+		int32_t result = 0;
+		long err;
+
+		if (!run_fits(agent, page, n_pages))
+			return -ERANGE;
+		err = move_run(agent, chunk + page * agent->page_bytes, READ_ONCE(run->home_addr),
+			       n_pages * agent->page_bytes, &result);
+		WRITE_ONCE(run->result, result);
+		if (err != 0 && err != -EINVAL)
+			return (int32_t)err;
+		n_einval = err == -EINVAL ? n_einval + 1 : 0;
+		if (n_einval == GATE_CLOSED_RUNS)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+/*
+ * A run whose MOVE in the same command left a page behind is not stored, and keeps that
+ * result: a hole in staging would be read as zeros, or block on the daemon.
+ */
+static int32_t do_stores(const struct uhmm_agent *agent, struct uhmm_ring_box *box, uint64_t chunk,
+			 uint32_t n_runs, bool moved)
+{
+	uint32_t file = READ_ONCE(box->slots);
+
+	if (file >= agent->n_slot_files)
+		return -EBADF;
+	for (uint32_t i = 0; i < n_runs; i++) {
+		struct uhmm_run *run = &box->runs[i];
+		uint32_t page = READ_ONCE(run->staging_page);
+		uint32_t n_pages = READ_ONCE(run->n_pages);
+
+		if (!run_fits(agent, page, n_pages))
+			return -ERANGE;
+		if (moved && READ_ONCE(run->result) != 0)
+			continue;
+		WRITE_ONCE(run->result, store_run(agent->slot_files[file],
+						  chunk + page * agent->page_bytes,
+						  n_pages * agent->page_bytes,
+						  READ_ONCE(run->store_off)));
+	}
+	return 0;
+}
+
+static int32_t do_command(const struct uhmm_agent *agent, struct uhmm_ring_box *box, uint64_t chunk)
+{
+	uint32_t ops = READ_ONCE(box->ops);
+	uint32_t n_runs = READ_ONCE(box->n_runs);
+	int32_t status = 0;
+
+	if (n_runs > UHMM_RING_RUNS)
+		return -ERANGE;
+	/* The _LOCKED kind also frees after an mlockall that caught staging. */
+	if (ops & UHMM_OP_FREE)
+		status = (int32_t)sys_call3(SYS_madvise, (long)chunk, (long)agent->chunk_bytes,
+					    MADV_DONTNEED_LOCKED);
+	if (status == 0 && (ops & UHMM_OP_MOVE))
+		status = do_moves(agent, box, chunk, n_runs);
+	if (status == 0 && (ops & UHMM_OP_STORE))
+		status = do_stores(agent, box, chunk, n_runs, ops & UHMM_OP_MOVE);
+	return status;
+}
+
+/* Do what is asked in any box. Returns whether there was anything. */
+static bool look_at_boxes(const struct uhmm_agent *agent)
+{
+	bool found = false;
+
+	for (uint32_t i = 0; i < agent->n_chunks; i++) {
+		struct uhmm_ring_box *box = &agent->ring->boxes[i];
+		uint32_t seq = __atomic_load_n(&box->seq, __ATOMIC_ACQUIRE);
+		uint64_t one = 1;
+
+		if (seq == READ_ONCE(box->done))
+			continue;
+		found = true;
+		WRITE_ONCE(box->status, do_command(agent, box,
+						   agent->staging_addr + i * agent->chunk_bytes));
+		__atomic_store_n(&box->done, seq, __ATOMIC_RELEASE);
+		(void)sys_call3(SYS_write, agent->event_fd, (long)&one, sizeof(one));
+	}
+	return found;
+}
+
+/* --- the socket ---------------------------------------------------------------------- */
+
+union agent_packet {
+	struct uhmm_msg h;
+	struct uhmm_msg_quit quit;
+	unsigned char room[256];
+};
+
+union agent_control {
+	struct cmsghdr h;
+	unsigned char room[CMSG_SPACE(UHMM_MSG_FDS_MAX * sizeof(int))];
+};
+
+/* The one descriptor of a SLOTS packet, or -1. Takes the first, closes the others. */
+static int take_descriptor(const struct msghdr *msg, const union agent_control *control)
+{
+	const int *fds = (const int *)(const void *)CMSG_DATA(&control->h);
+	size_t n;
+
+	if (msg->msg_controllen < sizeof(control->h) || control->h.cmsg_type != SCM_RIGHTS)
+		return -1;
+	n = (control->h.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	for (size_t i = 1; i < n; i++)
+		sys_close(fds[i]);
+	return n ? fds[0] : -1;
+}
+
+static void add_slot_file(struct uhmm_agent *agent, int fd)
+{
+	if (agent->n_slot_files == AGENT_SLOT_FILES_MAX) {
+		sys_close(fd);
+		return;
+	}
+	/* A descriptor that the program's limit kept from us (-1) takes its number all the
+	 * same: stores into it answer EBADF, and the next file keeps the number that the
+	 * daemon knows it by. */
+	agent->slot_files[agent->n_slot_files++] = fd;
+}
+
+/* Wait for one packet and act on it. False: the connection is over. */
+static bool serve_packet(struct uhmm_agent *agent)
+{
+	union agent_packet packet;
+	union agent_control control;
+	struct iovec iov;
+	struct msghdr msg;
+	long n;
+	int fd;
+
+	iov.iov_base = &packet;
+	iov.iov_len = sizeof(packet);
+	msg.msg_name = NULL;
+	msg.msg_namelen = 0;
+	msg.msg_iov = &iov;
+	msg.msg_iovlen = 1;
+	msg.msg_control = &control;
+	msg.msg_controllen = sizeof(control);
+	msg.msg_flags = 0;
+	n = sys_call3(SYS_recvmsg, agent->sock, (long)&msg, MSG_CMSG_CLOEXEC);
+	if (n == -EINTR)
+		return true;
+	if (n < (long)sizeof(packet.h))
+		return false;
+	fd = take_descriptor(&msg, &control);
+	switch (packet.h.type) {
+	case UHMM_MSG_DOORBELL:
+		while (look_at_boxes(agent))
+			;
+		return true;
+	case UHMM_MSG_SLOTS:
+		add_slot_file(agent, fd);
+		return true;
+	default: /* QUIT, or a daemon that does not follow wire.h */
+		return false;
+	}
+}
+
+static void announce(struct uhmm_agent *agent, uint32_t state)
+{
+	__atomic_store_n(&agent->ring->agent_state, state, __ATOMIC_RELEASE);
+	futex_wake_all(&agent->ring->agent_state);
+}
+
+void uhmm_agent_main(struct uhmm_agent *agent)
+{
+	if (!become_harmless(agent)) {
+		announce(agent, UHMM_AGENT_FAILED);
+		agent_end(agent, UHMM_AGENT_FAILED);
+	}
+	announce(agent, UHMM_AGENT_READY);
+	while (__atomic_load_n(&agent->go, __ATOMIC_ACQUIRE) == AGENT_GO_WAIT)
+		(void)sys_call4(SYS_futex, (long)&agent->go, FUTEX_WAIT_PRIVATE, AGENT_GO_WAIT, 0);
+	if (__atomic_load_n(&agent->go, __ATOMIC_RELAXED) == AGENT_GO_RUN) {
+		while (serve_packet(agent))
+			;
+		/* The connection ended while the program lives. An agent that outlives its
+		 * daemon would look for the next one here, and hand back its userfaultfd. */
+	}
+	agent_end(agent, UHMM_AGENT_ENDED);
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The one enrolment of this process: who may change it, what a forked child does about it, and
+ * how the agent is taken away for a moment. Called from a constructor, from wrappers, from
+ * uhmm_open and from fork's child handler, on the program's own threads.
+ *
+ * It allocates nothing from the C library, prints nothing but a last word of a child that
+ * cannot go on, leaves errno alone, holds no lock over a fork, and waits for nobody without a
+ * bound. While it works all signals are blocked, so that no handler of the program sees a
+ * half-made state.
+ */
+#include "enrol.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "journey.h"
+#include "sys.h"
+
+/* Somebody else's journey lasts part of a millisecond, or until the daemon was given up. */
+#define LOCK_MS 20000
+
+static struct enrol self = { .fds = { -1, -1, -1, -1, -1 } };
+
+/* The C library's own registry of fork handlers. Weak: another C library has none of that
+ * name, and without it a child could not be told of what is missing in its memory. */
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
+			     void *dso_handle) __attribute__((weak));
+extern void *__dso_handle __attribute__((visibility("hidden")));
+
+/* Is this the process that the state speaks of, and not a child that shares our memory? */
+static bool is_ours(void)
+{
+	return self.pid == (int32_t)sys_call0(SYS_getpid);
+}
+
+static bool has_agent(void)
+{
+	return self.enrolled &&
+	       __atomic_load_n(&spawn_agent_of(&self.private)->tid, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* --- a critical section -------------------------------------------------------------- */
+
+static void signals_block(uint64_t *ret_old)
+{
+	/* Raw, because the C library's sigfillset leaves out the two signals it uses itself,
+	 * and the agent inherits this mask. */
+	const uint64_t all = ~0ull;
+
+	(void)sys_call4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)ret_old, sizeof(all));
+}
+
+static void signals_restore(const uint64_t *old)
+{
+	(void)sys_call4(SYS_rt_sigprocmask, SIG_SETMASK, (long)old, 0, sizeof(*old));
+}
+
+static bool try_lock(void)
+{
+	return __atomic_exchange_n(&self.busy, 1, __ATOMIC_ACQUIRE) == 0;
+}
+
+static bool lock_bounded(void)
+{
+	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
+	long until_ms = link_now_ms() + LOCK_MS;
+
+	while (!try_lock()) {
+		if (link_now_ms() >= until_ms)
+			return false;
+		(void)sys_call2(SYS_nanosleep, (long)&nap, 0);
+	}
+	return true;
+}
+
+static void unlock(void)
+{
+	__atomic_store_n(&self.busy, 0, __ATOMIC_RELEASE);
+}
+
+/* --- sandboxes ----------------------------------------------------------------------- */
+
+/* Does anybody say so, us or the daemon? Makes no system call. */
+static bool is_sandboxed(void)
+{
+	const struct uhmm_ring *ring = self.ring.addr;
+
+	return self.sandboxed ||
+	       (ring && (__atomic_load_n(&ring->flags, __ATOMIC_ACQUIRE) & UHMM_RING_SANDBOXED));
+}
+
+static void mark_sandboxed(bool sandboxed)
+{
+	struct uhmm_ring *ring = self.ring.addr;
+
+	self.sandboxed = sandboxed;
+	if (!ring)
+		return;
+	if (sandboxed)
+		(void)__atomic_fetch_or(&ring->flags, UHMM_RING_SANDBOXED, __ATOMIC_ACQ_REL);
+	else
+		(void)__atomic_fetch_and(&ring->flags, ~UHMM_RING_SANDBOXED, __ATOMIC_ACQ_REL);
+}
+
+/*
+ * Did this process inherit a seccomp filter over exec? Asked of /proc, because the loader has
+ * just opened and read files with these calls, so no filter that let the program start forbids
+ * them; prctl could be the one that kills.
+ */
+static bool inherited_filter(void)
+{
+	static const char status_path[] = "/proc/self/status";
+	static const char key[] = "\nSeccomp:\t";
+	char text[4096];
+	const char *found;
+	long fd = sys_call4(SYS_openat, AT_FDCWD, (long)status_path, O_RDONLY | O_CLOEXEC, 0);
+	long n;
+
+	if (fd < 0)
+		return false;
+	n = sys_call3(SYS_read, fd, (long)text, sizeof(text) - 1);
+	sys_close((int)fd);
+	text[n > 0 ? n : 0] = '\0';
+	found = strstr(text, key);
+	return found && found[sizeof(key) - 1] != '0';
+}
+
+/* --- fork ---------------------------------------------------------------------------- */
+
+__attribute__((noreturn)) static void die_incomplete(void)
+{
+	static const char text[] = "uhmm: this child was forked while the daemon died; its memory "
+				   "is incomplete, so it ends here\n";
+	long pid = sys_call0(SYS_getpid);
+
+	(void)sys_call3(SYS_write, 2, (long)text, sizeof(text) - 1);
+	for (;;)
+		(void)sys_call2(SYS_kill, pid, SIGKILL);
+}
+
+/* In the child: what the parent's journey had open, and what was mapped DONTFORK, is not ours. */
+static void forget_parent(void)
+{
+	self.busy = 0;
+	self.enrolled = false;
+	self.staging = (struct spawn_area){ 0 };
+	self.private = (struct spawn_area){ 0 };
+}
+
+/*
+ * The first library code in a child. The read of the beacon may wait for the daemon, which
+ * answers with a token for this very child; see "the beacon page" in wire.h.
+ */
+static void on_fork_child(void)
+{
+	struct uhmm_beacon *beacon = self.beacon;
+	enum uhmm_role role = UHMM_ROLE_PROGRAM;
+	struct enrol_why why;
+	uint64_t signals;
+	uint32_t word;
+
+	forget_parent();
+	if (is_sandboxed()) {
+		self.sandboxed = true;
+		return;
+	}
+	self.pid = (int32_t)sys_call0(SYS_getpid);
+	journey_close_fds(&self);
+	spawn_unmap(&self.ring);
+	if (!beacon)
+		return;
+	word = __atomic_load_n(&beacon->word, __ATOMIC_ACQUIRE);
+	if (word != UHMM_BEACON_HERE && word != UHMM_BEACON_TOKEN)
+		die_incomplete();
+	if (word == UHMM_BEACON_TOKEN) {
+		role = UHMM_ROLE_CHILD;
+		memcpy(self.token, beacon->token, sizeof(self.token));
+		if (beacon->flags & UHMM_RING_SANDBOXED) {
+			self.sandboxed = true;
+			return;
+		}
+		/* Away again, so that a child of ours asks for a token of its own. */
+		(void)sys_call3(SYS_madvise, (long)beacon, (long)spawn_page_bytes(),
+				MADV_DONTNEED);
+	}
+	signals_block(&signals);
+	if (try_lock()) {
+		/* A child that fails goes on: what is away is served without an agent. */
+		(void)journey_enrol(&self, role, &why);
+		unlock();
+	}
+	signals_restore(&signals);
+}
+
+static int watch_forks(void)
+{
+	int err;
+
+	if (self.has_atfork)
+		return 0;
+	if (!__register_atfork)
+		return -ENOSYS;
+	err = __register_atfork(NULL, NULL, on_fork_child, &__dso_handle);
+	if (err)
+		return -err;
+	self.has_atfork = true;
+	return 0;
+}
+
+/* --- what others call ---------------------------------------------------------------- */
+
+const char *enrol_default_path(void)
+{
+	const char *path = getenv("UHMM_SOCKET");
+
+	return path && *path ? path : UHMM_SOCKET_DEFAULT;
+}
+
+/* With the lock held and signals blocked. */
+static int enrol_first(const char *path, struct enrol_why *why)
+{
+	size_t len = strnlen(path, sizeof(self.path));
+	int err;
+
+	if (self.enrolled)
+		return 0;
+	if (inherited_filter()) {
+		self.sandboxed = true;
+		return journey_why(why, UHMM_REASON_SECCOMP, "a seccomp filter is in force",
+				   -EPERM);
+	}
+	if (len == sizeof(self.path))
+		return journey_why(why, UHMM_REASON_NONE, "the socket's path is too long",
+				   -ENAMETOOLONG);
+	err = watch_forks();
+	if (err)
+		return journey_why(why, UHMM_REASON_NONE, "this C library is not supported", err);
+	memcpy(self.path, path, len + 1);
+	self.pid = (int32_t)sys_call0(SYS_getpid);
+	return journey_enrol(&self, UHMM_ROLE_PROGRAM, why);
+}
+
+int enrol_process(const char *path, struct enrol_why *ret_why)
+{
+	uint64_t signals;
+	int err;
+
+	if (is_sandboxed())
+		return journey_why(ret_why, UHMM_REASON_SECCOMP, "a seccomp filter is in force",
+				   -EPERM);
+	/* A child that was made behind the C library's back. */
+	if (self.pid && !is_ours())
+		on_fork_child();
+	signals_block(&signals);
+	if (lock_bounded()) {
+		err = enrol_first(path, ret_why);
+		unlock();
+	} else {
+		err = journey_why(ret_why, UHMM_REASON_BUSY, "another thread is enrolling",
+				  -EBUSY);
+	}
+	signals_restore(&signals);
+	return err;
+}
+
+static int end_agent(void)
+{
+	uint64_t signals;
+	int err;
+
+	signals_block(&signals);
+	err = journey_end_agent(&self);
+	signals_restore(&signals);
+	return err;
+}
+
+void enrol_resume(void)
+{
+	struct enrol_why why;
+	uint64_t signals;
+
+	signals_block(&signals);
+	(void)journey_enrol(&self, UHMM_ROLE_CHILD, &why);
+	signals_restore(&signals);
+	unlock();
+}
+
+bool enrol_pause(void)
+{
+	/* Another thread at work here is a second thread that the caller's call fails for. */
+	if (is_sandboxed() || !is_ours() || !try_lock())
+		return false;
+	if (has_agent() && end_agent() == 0)
+		return true;
+	unlock();
+	return false;
+}
+
+bool enrol_sandbox_begin(void)
+{
+	if (is_sandboxed() || !is_ours() || !lock_bounded())
+		return false;
+	mark_sandboxed(true);
+	if (has_agent())
+		(void)end_agent();
+	return true;
+}
+
+void enrol_sandbox_end(bool in_force)
+{
+	if (!in_force)
+		mark_sandboxed(false);
+	if (!in_force && self.enrolled && !has_agent())
+		enrol_resume();
+	else
+		unlock();
+}
