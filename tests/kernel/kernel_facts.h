@@ -100,6 +100,14 @@ struct kf_advise {
 };
 void kf_advise_start(struct kf_advise *advise, void *addr, size_t bytes, int advice);
 
+/*
+ * A task of this process made by the bare system call, on the C library's thread state of
+ * the caller: fn may make raw system calls only, must not be sanitized (KF_BARE), and ends
+ * by SYS_exit. Returns its tid.
+ */
+#define KF_BARE __attribute__((no_sanitize("address", "thread", "undefined")))
+pid_t kf_bare_thread_ok(int (*fn)(void *), void *arg, int flags, void *clear_tid);
+
 /* A thread that forks; the child runs fn and exits with what it returns. */
 struct kf_fork {
 	struct kf_thread thread;

@@ -159,8 +159,7 @@ START_TEST(ioctls_after_the_end_are_told_apart)
 }
 END_TEST
 
-/* Runs beside the C library, on the thread-local storage of the thread that made it. */
-__attribute__((no_sanitize("address", "thread", "undefined"))) static int bare_thread(void *arg)
+KF_BARE static int ends_at_once(void *arg)
 {
 	(void)arg;
 	return (int)syscall(SYS_exit, 0);
@@ -181,14 +180,11 @@ START_TEST(exiting_task_gets_no_fault)
 {
 	int uffd = kf_open_ok(0);
 	unsigned char *map = kf_map_ok(1);
-	unsigned char *stack = kf_map_ok(16);
-	int flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID;
 	pid_t tid;
 
 	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
 	/* The kernel is to clear the word at `map` when the thread ends: it lies in a hole. */
-	tid = clone(bare_thread, stack + 16 * kf_page, flags, NULL, NULL, NULL, map);
-	ck_assert_int_gt(tid, 0);
+	tid = kf_bare_thread_ok(ends_at_once, NULL, CLONE_CHILD_CLEARTID, map);
 	ck_assert_msg(task_ends(tid), "the task waits for a fault");
 	ck_assert(!kf_has_message(uffd, KF_QUIET_MS));
 	ck_assert_msg(!kf_is_present(map), "the word was written after all");

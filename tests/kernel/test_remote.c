@@ -4,7 +4,6 @@
  */
 #include <fcntl.h>
 #include <grp.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -94,8 +93,7 @@ struct agent {
 	int done;
 };
 
-/* As an agent would: no C library that needs its own thread state, its own descriptors. */
-__attribute__((no_sanitize("address", "thread", "undefined"))) static int agent_run(void *arg)
+KF_BARE static int agent_run(void *arg)
 {
 	struct agent *agent = arg;
 	long rc;
@@ -113,15 +111,13 @@ START_TEST(raw_thread_without_clone_files_can_move)
 	struct agent agent = { .uffd = kf_open_move_ok(0) };
 	unsigned char *home = kf_map_ok(1);
 	unsigned char *staging = kf_map_ok(1);
-	unsigned char *stack = kf_map_ok(16);
-	int flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 
 	*home = 7;
 	agent.move = (struct uffdio_move){ .dst = (uintptr_t)staging,
 					   .src = (uintptr_t)home,
 					   .len = kf_page };
 	kf_register_ok(agent.uffd, staging, kf_page, UFFDIO_REGISTER_MODE_MISSING);
-	ck_assert_int_gt(clone(agent_run, stack + 16 * kf_page, flags, &agent), 0);
+	(void)kf_bare_thread_ok(agent_run, &agent, 0, NULL); /* without CLONE_FILES */
 	/* The program closes all that it has; the thread's table still has the descriptor. */
 	ck_assert_int_eq(close(agent.uffd), 0);
 	__atomic_store_n(&agent.go, 1, __ATOMIC_RELEASE);
