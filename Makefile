@@ -28,7 +28,7 @@ clang asan tsan:
 	@scripts/check-preset $@
 
 bench: all
-	@build/bin/uhmm run --private -- build/bin/uhmm-bench
+	@tests/bench/run-bench build
 
 # Boots a virtual machine with an older kernel; making its image takes minutes.
 guest-check:
