@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * An arena: a root-only file on a tmpfs, mapped by the daemon, that holds all
+ * that a successor needs to know about one fork family: page maps, slot
+ * references, batches in flight. Everything in it is found by offsets, so that a
+ * restarted daemon may map it anywhere.
+ *
+ * It is a file of units of 4 KiB: a header, then units that are handed out and
+ * taken back one by one. The mapping is reserved once at its largest size, so
+ * addresses stay valid while the file grows; units are backed by fallocate before
+ * use, so that a full tmpfs is -ENOSPC and never SIGBUS, and locked in memory.
+ *
+ * Threads: arena_alloc and arena_free take the arena's own lock. Offsets to
+ * addresses: no lock.
+ */
+#ifndef UHMMD_ARENA_H
+#define UHMMD_ARENA_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARENA_UNIT 4096u
+#define ARENA_MAGIC 0x616d6d6875000001ull
+#define ARENA_VERSION 1u
+#define ARENA_SPACES_MAX 448u
+
+/* An offset into the arena, in bytes; 0 is none (the header lies there). */
+typedef uint64_t arena_off;
+
+/* The first unit of the file. Units are never returned to the file system. */
+struct arena_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t unit_bytes;
+	uint64_t family_id;
+	uint64_t n_units;   /* that the file has */
+	arena_off free_head; /* a list through the first word of each free unit */
+	uint64_t n_free;
+	arena_off stores;    /* family.c: the first store unit */
+	arena_off leaf_refs; /* leaf_refs.c: the root of the sharing counts */
+	arena_off spaces[ARENA_SPACES_MAX]; /* the space units of this family, 0: free */
+};
+
+struct arena {
+	struct arena_header *header; /* = the mapping's start */
+	size_t map_bytes;	     /* reserved */
+	int fd;
+	char *path;
+	pthread_mutex_t lock;
+};
+
+#define ARENA_NULL ((struct arena){ .fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER })
+
+/* Make the file `path` (0600, must not exist), reserving map_bytes of addresses. */
+int arena_create(struct arena *arena, const char *path, uint64_t family_id, size_t map_bytes);
+/* Map an arena that exists; checks magic, version, size and the free list:
+ * -EPROTO when it is not one or torn. */
+int arena_open(struct arena *arena, const char *path, size_t map_bytes);
+/* Unmap and close; unlink too if `forget`. Safe on ARENA_NULL. */
+void arena_deinit(struct arena *arena, int forget);
+
+/* A zeroed unit, or -ENOSPC/-ENOMEM. Fast while arena_reserve was called in time. */
+int arena_alloc(struct arena *arena, arena_off *ret_off);
+void arena_free(struct arena *arena, arena_off off);
+/* Make sure that n units are free, growing the file; never called on the fault path. */
+int arena_reserve(struct arena *arena, uint64_t n);
+
+/*
+ * Store a word that a successor reads. A crash is the death of the process, not of
+ * the machine, so only the compiler must be kept from moving other stores across.
+ */
+static inline void arena_publish(uint64_t *word, uint64_t value)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void *arena_ptr(const struct arena *arena, arena_off off)
+{
+	return (char *)arena->header + off;
+}
+
+#endif
