@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A fork family: spaces that descend from one another and may share leaves of
+ * page maps and slots. It owns the arena and the table of stores.
+ *
+ * A store outlives the space that filled it for as long as a record of another
+ * space points into it.
+ *
+ * Locks: family->lock guards the stores table, slot counts, and the sharing of
+ * leaves; it is held for memory work only, never over I/O or a system call that
+ * can wait for a program. Order: (space is owned by its worker, no lock), then
+ * family->lock, then arena->lock.
+ */
+#ifndef UHMMD_FAMILY_H
+#define UHMMD_FAMILY_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "slots.h"
+
+#define FAMILY_STORES_MAX 4096u
+
+/* In the arena, one unit each: what a successor needs to open the store again. */
+struct store_unit {
+	struct slots_root slots;
+	uint64_t space_id; /* who fills it */
+	uint32_t index;	   /* in the family's table */
+	uint32_t closed;   /* the space is gone: nothing new is stored here */
+	arena_off next;	   /* the list from arena_header.stores */
+	char tier[64];
+	char name[64];
+};
+
+struct tier;
+struct uhmm_store;
+
+struct store {
+	struct store_unit *unit; /* in the arena */
+	arena_off unit_off;
+	struct tier *tier;
+	struct uhmm_store *backend_store;
+	const void *map; /* backend's store_map, or NULL */
+	struct store *next_dead;
+};
+
+struct family {
+	uint64_t id;
+	struct arena arena;
+	pthread_mutex_t lock;
+	unsigned int n_refs; /* one a space; guarded by lock */
+	struct store *dead;  /* retired and empty: to be closed without the lock */
+	struct store *stores[FAMILY_STORES_MAX + 1]; /* NULL: free; [0] unused: store 0 is none */
+};
+
+/* The arena is <dir>/family-<id>.arena and must not exist yet. One reference. */
+int family_new(uint64_t id, const char *dir, size_t map_bytes, struct family **ret_family);
+struct family *family_ref(struct family *family);
+/* The last unref closes every store that is left and forgets the arena. */
+struct family *family_unref(struct family *family);
+
+/* Add a store for a space; takes the lock. -ENOSPC when the table or the arena is full. */
+int family_add_store(struct family *family, struct tier *tier, uint64_t space_id,
+		     struct store **ret_store);
+/* The space will not fill it any more: its last slot to be freed is its end. The caller
+ * must not use `store` afterwards. Takes the lock. */
+void family_retire_store(struct family *family, struct store *store);
+/* Close the stores whose end has come: the backend gives memory back, which takes time.
+ * Called by all functions above; call it now and then from the control thread too, for
+ * stores whose last slot a page map freed. Never on the fault path. */
+void family_reap(struct family *family);
+
+/* With the lock held: */
+/* NULL when there is no such store. */
+struct store *family_store(const struct family *family, uint32_t index);
+/* -EOVERFLOW: this slot has too many references, copy the page. Both abort on a store
+ * or a slot that is not in use. */
+int family_slot_ref(struct family *family, uint32_t store, uint64_t slot);
+void family_slot_unref(struct family *family, uint32_t store, uint64_t slot);
+
+#endif

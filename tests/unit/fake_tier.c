@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fake_tier.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct fake_tier fake_tier;
+struct tier fake_tier_handle = { .name = "fake" };
+
+int tier_store_open(struct tier *tier, const char *name, struct uhmm_store **ret_store,
+		    const void **ret_map)
+{
+	if (fake_tier.fail_open != 0)
+		return -fake_tier.fail_open;
+	*ret_store = (struct uhmm_store *)tier;
+	*ret_map = NULL;
+	snprintf(fake_tier.last_name, sizeof(fake_tier.last_name), "%s", name);
+	fake_tier.n_open++;
+	fake_tier.n_opened++;
+	return 0;
+}
+
+void tier_store_close(struct tier *tier, struct uhmm_store *store)
+{
+	(void)tier;
+	(void)store;
+	fake_tier.n_open--;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A tier that opens nothing, and counts. */
+#ifndef TEST_FAKE_TIER_H
+#define TEST_FAKE_TIER_H
+
+#include "tier.h"
+
+struct fake_tier {
+	int n_open;	      /* stores */
+	int n_opened;	      /* ever */
+	int fail_open;	      /* errno to fail with; 0: none */
+	char last_name[64];
+};
+
+extern struct fake_tier fake_tier;
+/* What is passed around; only its name is ever read. */
+extern struct tier fake_tier_handle;
+
+#endif
