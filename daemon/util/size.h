@@ -11,10 +11,4 @@
  */
 int size_parse(const char *text, uint64_t *ret_bytes);
 
-/* The same, under the name that the command line knows it by. */
-static inline int config_parse_size(const char *text, uint64_t *ret_bytes)
-{
-	return size_parse(text, ret_bytes);
-}
-
 #endif

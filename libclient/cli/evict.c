@@ -20,7 +20,7 @@ int evict_main(const struct cli_command *cmd, int argc, char **argv)
 	if (status)
 		return status;
 	if (args.n_operands == 2 && strcmp(args.operands[1], "all") != 0 &&
-	    (config_parse_size(args.operands[1], &bytes) < 0 || !bytes))
+	    (size_parse(args.operands[1], &bytes) < 0 || !bytes))
 		return cli_usage_error(cmd, "'%s' is neither a size nor 'all'", args.operands[1]);
 	return move_pages(&args, UHMM_REQ_EVICT, pid, bytes, 0);
 }

@@ -45,9 +45,9 @@ struct run {
 	uint8_t group[UHMM_TOKEN_BYTES];
 	char group_text[2 * UHMM_TOKEN_BYTES + 1];
 	char preload[PATH_MAX];
-	const char *socket;
-	int fd;       /* the runner's connection; -1: unmanaged, or the daemon is gone */
-	bool managed; /* the command was started in a group */
+	char socket[PATH_MAX]; /* absolute once connected: the command may change directory */
+	int fd;                /* the runner's connection; -1: unmanaged, or the daemon is gone */
+	bool managed;          /* the command was started in a group */
 };
 
 static uint64_t now_ns(void)
@@ -71,7 +71,7 @@ static int run_take_option(const struct cli_command *cmd, int c, const char *sho
 {
 	switch (c) {
 	case 'm':
-		if (config_parse_size(optarg, &options->host_target_bytes) < 0 ||
+		if (size_parse(optarg, &options->host_target_bytes) < 0 ||
 		    !options->host_target_bytes)
 			return cli_usage_error(cmd, "--host-ram: '%s' is no size", optarg);
 		return 0;
@@ -175,7 +175,7 @@ static int run_start_private(struct run *run)
 
 	if (error)
 		return error;
-	run->socket = run->daemon.socket;
+	strcpy(run->socket, run->daemon.socket);
 	error = client_connect(run->socket, &run->fd);
 	if (error)
 		client_explain_connect(run->socket, error);
@@ -185,15 +185,17 @@ static int run_start_private(struct run *run)
 /* The daemon at the socket, or a private one if nobody is there. */
 static int run_find_daemon(struct run *run)
 {
+	const char *path = cli_socket_path(run->options.socket);
 	int error;
 
 	if (run->options.private)
 		return run_start_private(run);
-	run->socket = cli_socket_path(run->options.socket);
-	error = client_connect(run->socket, &run->fd);
+	error = client_connect(path, &run->fd);
+	if (!error && !realpath(path, run->socket))
+		error = -errno;
 	if (!error && run->options.backend) {
 		cli_error("--backend is for a private daemon, and one listens at %s: add --private",
-			  run->socket);
+			  path);
 		return -EINVAL;
 	}
 	if (error == -ENOENT || error == -ECONNREFUSED) {
@@ -201,9 +203,9 @@ static int run_find_daemon(struct run *run)
 			return run_start_private(run);
 		cli_error("no daemon listens at %s, and a private one needs root: start uhmmd, "
 			  "name its socket with --socket or UHMM_SOCKET, or be root",
-			  run->socket);
+			  path);
 	} else if (error) {
-		client_explain_connect(run->socket, error);
+		client_explain_connect(path, error);
 	}
 	return error;
 }
