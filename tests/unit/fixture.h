@@ -29,6 +29,13 @@ int fixture_errors_seen(void);
 /* An arena of at most n_units, the header included. */
 void fixture_arena(struct arena *arena, uint64_t n_units);
 
+/* ck_assert_msg talks to its runner each time; this only when it fails. For loops. */
+#define fixture_must(cond, ...)                            \
+	do {                                               \
+		if (!(cond))                               \
+			ck_abort_msg(#cond ": " __VA_ARGS__); \
+	} while (0)
+
 /* A random seed, from UHMM_SEED or the clock; printed. */
 uint64_t fixture_seed(void);
 /* xorshift64*: the same everywhere for the same seed. */
