@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef TEST_AGENT_SUITES_H
+#define TEST_AGENT_SUITES_H
+
+#include <check.h>
+
+Suite *agent_suite(void);
+Suite *enrol_suite(void);
+
+#endif
