@@ -2,8 +2,8 @@
 /*
  * The daemon's socket as the command line sees it: connect, HELLO, request, answer.
  * Owns nothing beyond a call; every descriptor goes to the caller. Called on the only
- * thread. An answer is never believed: lengths are checked before use, and no call
- * waits without a bound.
+ * thread. An answer is never believed: lengths are checked before use, and only
+ * what moves pages waits without a bound.
  */
 #include "client.h"
 
@@ -243,6 +243,7 @@ void client_explain_connect(const char *path, int error)
 int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_t bytes,
 	       uint32_t flags, char **ret_text, struct uhmm_msg_done *ret_done)
 {
+	const struct timeval for_ever = { 0 };
 	struct uhmm_msg_hello hello;
 	int fd;
 	int error = client_connect(path, &fd);
@@ -251,6 +252,9 @@ int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_
 		client_explain_connect(path, error);
 		return error;
 	}
+	/* Gigabytes take their time on a slow tier; a person waits, and has ^C. */
+	if (request == UHMM_REQ_EVICT || request == UHMM_REQ_RESTORE)
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &for_ever, sizeof(for_ever));
 	hello_init(&hello, UHMM_ROLE_ADMIN);
 	error = packet_send(fd, &hello.h);
 	if (!error)
