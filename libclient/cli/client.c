@@ -243,7 +243,7 @@ void client_explain_connect(const char *path, int error)
 int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_t bytes,
 	       uint32_t flags, char **ret_text, struct uhmm_msg_done *ret_done)
 {
-	const struct timeval for_ever = { 0 };
+	const struct timeval for_ever = {0};
 	struct uhmm_msg_hello hello;
 	int fd;
 	int error = client_connect(path, &fd);
