@@ -87,10 +87,10 @@ static int mode_pages(void)
 static int mode_closes(void)
 {
 	make_region();
-	say((uintptr_t)region);
 	(void)close(2);
 	for (int fd = 3; fd < 1024; fd++)
 		(void)close(fd);
+	say((uintptr_t)region);
 	wait_line();
 	return region_is_good() ? GOOD : BAD;
 }
