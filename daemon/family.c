@@ -87,6 +87,8 @@ static void store_forget(struct family *family, struct store *store)
 
 static void store_close(struct family *family, struct store *store)
 {
+	/* Slots that a dying family still counts are room in the tier again. */
+	tier_release(store->tier, (uint32_t)store->unit->slots.n_used);
 	tier_store_close(store->tier, store->backend_store);
 	store_forget(family, store);
 }
@@ -241,6 +243,8 @@ void family_slot_unref(struct family *family, uint32_t index, uint64_t slot)
 {
 	struct store *store = family_store_used(family, index);
 
-	if (slots_unref(&family->arena, &store->unit->slots, slot) > 0)
-		store_check_dead(family, store);
+	if (slots_unref(&family->arena, &store->unit->slots, slot) == 0)
+		return;
+	tier_release(store->tier, 1);
+	store_check_dead(family, store);
 }

@@ -76,7 +76,8 @@ void family_reap(struct family *family);
 /* NULL when there is no such store. */
 struct store *family_store(const struct family *family, uint32_t index);
 /* -EOVERFLOW: this slot has too many references, copy the page. Both abort on a store
- * or a slot that is not in use. */
+ * or a slot that is not in use. The last unref gives the page back to the tier's capacity,
+ * that tier_take took. */
 int family_slot_ref(struct family *family, uint32_t store, uint64_t slot);
 void family_slot_unref(struct family *family, uint32_t store, uint64_t slot);
 

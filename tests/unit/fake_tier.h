@@ -6,9 +6,9 @@
 #include "tier.h"
 
 struct fake_tier {
-	int n_open;	      /* stores */
-	int n_opened;	      /* ever */
-	int fail_open;	      /* errno to fail with; 0: none */
+	int n_open;		 /* stores */
+	int fail_open;		 /* errno to fail with; 0: none */
+	unsigned int n_released; /* pages given back to the capacity */
 	char last_name[64];
 };
 

@@ -96,7 +96,9 @@ START_TEST(a_retired_store_lives_until_its_last_slot_is_free)
 	family_slot_unref(family, 1, slot);
 	family_reap(family);
 	ck_assert_int_eq(fake_tier.n_open, 1);
+	ck_assert_uint_eq(fake_tier.n_released, 0);
 	family_slot_unref(family, 1, slot);
+	ck_assert_uint_eq(fake_tier.n_released, 1);
 	ck_assert_int_eq(fake_tier.n_open, 1);
 	family_reap(family);
 	ck_assert_int_eq(fake_tier.n_open, 0);
@@ -126,6 +128,7 @@ START_TEST(the_last_unref_closes_what_is_left)
 	ck_assert_int_eq(access(path, F_OK), 0);
 	family = family_unref(family);
 	ck_assert_int_eq(fake_tier.n_open, 0);
+	ck_assert_uint_eq(fake_tier.n_released, 1);
 	ck_assert_int_eq(access(path, F_OK), -1);
 }
 END_TEST
