@@ -175,6 +175,13 @@ bool kf_is_present(const void *addr)
 	return kf_pagemap_ok(0, addr) & UHMM_PAGEMAP_PRESENT;
 }
 
+bool kf_is_empty(pid_t pid, const void *addr)
+{
+	/* Not all bits: a kernel may say "soft-dirty" of a hole, too. */
+	return !(kf_pagemap_ok(pid, addr) &
+		 (UHMM_PAGEMAP_PRESENT | UHMM_PAGEMAP_SWAPPED | UHMM_PAGEMAP_UFFD_WP));
+}
+
 void kf_thread_start(struct kf_thread *thread, void *(*fn)(void *), void *arg)
 {
 	ck_assert_int_eq(pthread_create(&thread->thread, NULL, fn, arg), 0);

@@ -68,6 +68,8 @@ bool kf_has_message(int uffd, int timeout_ms);
 uint64_t kf_pagemap_ok(pid_t pid, const void *addr);
 bool kf_is_marked(pid_t pid, const void *addr);
 bool kf_is_present(const void *addr);
+/* Nothing there, and no marker either. */
+bool kf_is_empty(pid_t pid, const void *addr);
 
 /* Another thread that makes one call that may block. */
 struct kf_thread {
