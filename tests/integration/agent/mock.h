@@ -48,6 +48,9 @@ void mock_close(struct mock *mock);
  * extra_env: NULL or one NAME=VALUE. */
 void victim_start(const struct mock *mock, struct victim *victim, const char *words,
 		  const char *extra_env);
+/* The same for another program, with another preload library or none (NULL). */
+void victim_start_program(const struct mock *mock, struct victim *victim, const char *program,
+			  const char *preload, const char *words, const char *extra_env);
 void victim_read_line(struct victim *victim, char *line, size_t room);
 uint64_t victim_read_number(struct victim *victim);
 void victim_go_on(struct victim *victim);

@@ -19,11 +19,12 @@
 
 #define must(condition) ck_assert_msg((condition), "%s: %s", #condition, strerror(errno))
 
-static _Noreturn void become_victim(const struct mock *mock, const char *words,
+static _Noreturn void become_victim(const struct mock *mock, const char *program,
+				    const char *preload, const char *words,
 				    const char *extra_env)
 {
 	char copy[300];
-	char *argv[8] = { (char *)(uintptr_t)VICTIM };
+	char *argv[8] = { (char *)(uintptr_t)program };
 	char *rest = copy;
 	size_t n = 1;
 
@@ -33,17 +34,24 @@ static _Noreturn void become_victim(const struct mock *mock, const char *words,
 	while (n < 7 && (argv[n] = strtok_r(rest, " ", &rest)))
 		n++;
 	must(close_range(3, ~0u, 0) == 0);
-	setenv("LD_PRELOAD", PRELOAD, 1);
+	if (preload)
+		setenv("LD_PRELOAD", preload, 1);
 	setenv("UHMM_SOCKET", mock->socket_path, 1);
 	unsetenv("UHMM_QUIET");
 	if (extra_env)
 		putenv((char *)(uintptr_t)extra_env);
-	execv(VICTIM, argv);
+	execv(program, argv);
 	_exit(127);
 }
 
 void victim_start(const struct mock *mock, struct victim *victim, const char *words,
 		  const char *extra_env)
+{
+	victim_start_program(mock, victim, VICTIM, PRELOAD, words, extra_env);
+}
+
+void victim_start_program(const struct mock *mock, struct victim *victim, const char *program,
+			  const char *preload, const char *words, const char *extra_env)
 {
 	int in[2], out[2], err[2];
 
@@ -56,7 +64,7 @@ void victim_start(const struct mock *mock, struct victim *victim, const char *wo
 		dup2(in[0], 0);
 		dup2(out[1], 1);
 		dup2(err[1], 2);
-		become_victim(mock, words, extra_env);
+		become_victim(mock, program, preload, words, extra_env);
 	}
 	close(in[0]);
 	close(out[1]);

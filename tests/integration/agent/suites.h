@@ -6,5 +6,6 @@
 
 Suite *agent_suite(void);
 Suite *enrol_suite(void);
+Suite *api_suite(void);
 
 #endif
