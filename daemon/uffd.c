@@ -229,3 +229,14 @@ enum uffd_result uffd_settled(int uffd)
 
 	return result == UFFD_NO_VMA ? UFFD_OK : result;
 }
+
+enum uffd_result uffd_alive(int uffd)
+{
+	/* The lowest page a program could map is never registered (maps.c leaves it alone), so
+	 * this cannot fill anything: it asks only whether there is an address space. */
+	uint64_t done;
+	enum uffd_result result = uffd_zeropage(uffd, UFFD_NEVER_REGISTERED,
+						(uint64_t)sysconf(_SC_PAGESIZE), &done);
+
+	return result == UFFD_GONE ? UFFD_GONE : UFFD_OK;
+}

@@ -12,6 +12,9 @@
 
 #include "util/uapi.h"
 
+/* An address that is never registered: mappings below the end of this are left alone. */
+#define UFFD_NEVER_REGISTERED 0x10000ull
+
 /* What an ioctl that fills, marks or registers said. */
 enum uffd_result {
 	UFFD_OK = 0,
@@ -50,5 +53,7 @@ enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes);
  * is on its way, or it was read and the program's thread has not run since. An address
  * space that is gone counts as settled. */
 enum uffd_result uffd_settled(int uffd);
+/* UFFD_GONE when the address space has ended (exit, or exec), else UFFD_OK. No effect. */
+enum uffd_result uffd_alive(int uffd);
 
 #endif

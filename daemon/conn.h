@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A client's connection, on the control thread. conn.c speaks the protocol; enrol.c is what a
+ * program says, request.c what an administrator or a runner asks.
+ */
+#ifndef UHMMD_CONN_H
+#define UHMMD_CONN_H
+
+#include "control.h"
+#include "loop.h"
+#include "space.h"
+#include "uhmm/wire.h"
+
+enum conn_state {
+	CONN_NEW = 0,	/* nothing said yet */
+	CONN_WELCOMED,	/* program or child: ENROL is expected */
+	CONN_ATTACHING, /* child: its worker is at it */
+	CONN_AGENT,	/* the socket is the agent's; nothing is expected from it */
+	CONN_ASKING,	/* admin or runner */
+	CONN_LINGERING, /* closed; its space is not gone yet */
+};
+
+struct conn {
+	struct list link;
+	struct loop_source source;
+	uint64_t id;
+	uint64_t made_ns;
+	int fd; /* closed with the connection, unless the space has taken it over */
+	bool fd_is_spaces;
+	enum conn_state state;
+	enum uhmm_role role;
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	struct space *space; /* a reference */
+	struct group *group; /* a reference; runner */
+	int ring_fd;	     /* welcomed child: until its worker takes it over */
+	struct uhmm_ring *ring;
+};
+
+struct control {
+	struct control_params params;
+	struct loop loop;
+	struct loop_source listener, signals, completions, lifeline;
+	struct list conns;
+	uint64_t next_conn_id;
+	int userfaultfd_dev;
+	bool leaving;	 /* private: end when nobody needs us */
+	bool stopping;	 /* bring everything home and end */
+	uint64_t said_ns; /* when the wait for pages was last mentioned */
+};
+
+/* Send REFUSE and close. */
+void conn_refuse(struct control *control, struct conn *conn, enum uhmm_reason reason,
+		 const char *text);
+/* Drop a client that broke the protocol, with one line on the log. */
+void conn_drop(struct control *control, struct conn *conn, const char *why);
+void conn_close(struct control *control, struct conn *conn);
+int conn_send(struct conn *conn, const void *msg, size_t len, const int *fds, size_t n_fds);
+
+/* enrol.c */
+void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);
+void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
+		   int *uffd);
+void enrol_attached(struct control *control, struct conn *conn, int error);
+void enrol_agent_eof(struct control *control, struct conn *conn);
+
+/* request.c */
+void request_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);
+void request_serve(struct control *control, struct conn *conn,
+		   const struct uhmm_msg_request *request);
+void request_done(struct conn *conn, const struct mail *mail);
+
+#endif

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Enrolment, on the control thread: who may, with what, and is the userfaultfd really that
+ * process's. Nothing of the program is registered here.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "conn.h"
+#include "log.h"
+#include "uffd.h"
+#include "wire.h"
+
+/* ---- HELLO ------------------------------------------------------------------------------ */
+
+static bool enrol_allowed(struct control *control, struct conn *conn,
+			  const struct uhmm_msg_hello *hello)
+{
+	const struct config *config = control->params.env->config;
+	unsigned int of_uid, all = space_count(conn->uid, &of_uid);
+	char why[200];
+
+	if (control->stopping) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon is stopping");
+		return false;
+	}
+	if (control->params.private_daemon) {
+		/* Whoever has the command's token is of its tree, whatever its uid is now. */
+		if (memcmp(hello->group, config->group, UHMM_TOKEN_BYTES) == 0)
+			return true;
+		conn_refuse(control, conn, UHMM_REASON_POLICY,
+			    "this daemon is another command's own");
+		return false;
+	}
+	if (!config_policy_allows(config, conn->uid, conn->gid, why, sizeof(why))) {
+		conn_refuse(control, conn, UHMM_REASON_POLICY, why);
+		return false;
+	}
+	if (all >= config->max_spaces || of_uid >= config->max_spaces_per_uid) {
+		conn_refuse(control, conn, UHMM_REASON_LIMIT, "too many processes are managed");
+		return false;
+	}
+	return true;
+}
+
+/* A ring: a memfd that nobody can shrink under us. */
+static int enrol_make_ring(int *ret_fd, struct uhmm_ring **ret_ring)
+{
+	int fd = memfd_create("uhmm-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct uhmm_ring *ring;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, sizeof(*ring)) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	ring = mmap(NULL, sizeof(*ring), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (ring == MAP_FAILED) {
+		close(fd);
+		return -ENOMEM;
+	}
+	ring->magic = UHMM_WIRE_MAGIC;
+	*ret_fd = fd;
+	*ret_ring = ring;
+	return 0;
+}
+
+static int enrol_welcome(struct control *control, struct conn *conn, int uffd)
+{
+	const struct config *config = control->params.env->config;
+	struct uhmm_msg_welcome welcome = {
+		.h = { .type = UHMM_MSG_WELCOME, .len = sizeof(welcome) },
+		.space_id = conn->space->id,
+		.ring_bytes = sizeof(struct uhmm_ring),
+		.staging_chunk_bytes = (uint32_t)(BATCH_PAGES_MAX * conn->space->page_size),
+		.n_staging_chunks = config->n_staging_chunks,
+	};
+	int fds[3] = { uffd, conn->ring_fd, conn->space->agent_efd };
+
+	memcpy(welcome.token, conn->space->token, UHMM_TOKEN_BYTES);
+	return conn_send(conn, &welcome, sizeof(welcome), fds, 3);
+}
+
+static int enrol_new_space(struct control *control, struct conn *conn,
+			   const struct uhmm_msg_hello *hello)
+{
+	static const uint8_t none[UHMM_TOKEN_BYTES];
+	struct group *group = group_get(hello->group, conn->uid, false);
+	int err;
+
+	if (!group) {
+		group = group_get(none, conn->uid, true);
+		if (!group)
+			return -ENOMEM;
+		__atomic_store_n(&group->target_pages,
+				 control->params.env->config->host_ram /
+					 control->params.env->page_size,
+				 __ATOMIC_RELAXED);
+	}
+	err = space_new(control->params.env, group, NULL, -1, &conn->space);
+	group_put(group);
+	return err;
+}
+
+void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello)
+{
+	int err, uffd = control->userfaultfd_dev;
+
+	if (!enrol_allowed(control, conn, hello))
+		return;
+	if (conn->role == UHMM_ROLE_CHILD) {
+		conn->space = space_find_token(hello->token);
+		if (!conn->space ||
+		    (conn->space->identified && conn->space->pid != conn->pid)) {
+			conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
+			return;
+		}
+		uffd = conn->space->uffd;
+		err = 0;
+	} else {
+		err = enrol_new_space(control, conn, hello);
+	}
+	if (err == 0)
+		err = enrol_make_ring(&conn->ring_fd, &conn->ring);
+	if (err < 0) {
+		log_warn("pid %d: cannot enrol: %s", conn->pid, strerror(-err));
+		conn_refuse(control, conn, UHMM_REASON_LIMIT, "the daemon has no room");
+		return;
+	}
+	conn->state = CONN_WELCOMED;
+	(void)enrol_welcome(control, conn, uffd);
+}
+
+/* ---- ENROL ------------------------------------------------------------------------------ */
+
+static struct space_layout enrol_layout(const struct uhmm_msg_enrol *msg)
+{
+	return (struct space_layout){
+		.staging_addr = msg->staging_addr,
+		.private_addr = msg->private_addr,
+		.private_bytes = msg->private_bytes,
+		.ring_addr = msg->ring_addr,
+		.ring_bytes = sizeof(struct uhmm_ring),
+		.beacon_addr = msg->beacon_addr,
+		.agent_tid = msg->agent_tid,
+	};
+}
+
+static void enrol_ready(struct control *control, struct conn *conn)
+{
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
+
+	conn->state = CONN_AGENT;
+	conn->fd_is_spaces = true;
+	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	log_debug("pid %d (%s): enrolled as space %llu", conn->pid, conn->space->command,
+		  (unsigned long long)conn->space->id);
+	(void)control;
+}
+
+/* A child's space belongs to its worker: it attaches the agent. */
+static void enrol_child(struct control *control, struct conn *conn,
+			const struct uhmm_msg_enrol *msg)
+{
+	struct mail *mail = calloc(1, sizeof(*mail));
+
+	if (!mail) {
+		conn_refuse(control, conn, UHMM_REASON_LIMIT, "the daemon has no memory");
+		return;
+	}
+	list_init(&mail->link);
+	mail->type = MAIL_AGENT;
+	mail->conn_id = conn->id;
+	mail->attach = (struct attach){
+		.pid = conn->pid,
+		.uid = conn->uid,
+		.gid = conn->gid,
+		.sock = conn->fd,
+		.ring_fd = conn->ring_fd,
+		.ring = conn->ring,
+		.layout = enrol_layout(msg),
+	};
+	conn->ring_fd = -1;
+	conn->ring = NULL;
+	conn->state = CONN_ATTACHING;
+	space_post(conn->space, mail);
+}
+
+void enrol_attached(struct control *control, struct conn *conn, int error)
+{
+	if (error < 0)
+		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, strerror(-error));
+	else
+		enrol_ready(control, conn);
+}
+
+void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
+		   int *uffd)
+{
+	struct space *space = conn->space;
+	const char *why = NULL;
+	int err;
+
+	if (conn->role == UHMM_ROLE_CHILD) {
+		enrol_child(control, conn, msg);
+		return;
+	}
+	space->uffd = *uffd;
+	*uffd = -1;
+	err = uffd_api(space->uffd);
+	if (err < 0)
+		why = "not a userfaultfd, or one that has been used";
+	if (!why && fcntl(space->uffd, F_SETFL, O_NONBLOCK) < 0)
+		why = "a userfaultfd that cannot be read without waiting";
+	if (!why && space_open_proc(space, conn->pid) < 0)
+		why = "no such process";
+	space->layout = enrol_layout(msg);
+	if (!why && space_verify(space, msg->staging_addr) < 0)
+		why = "a userfaultfd of another process";
+	if (why) {
+		conn_drop(control, conn, why);
+		return;
+	}
+	space->pidfd = (int)syscall(SYS_pidfd_open, conn->pid, 0);
+	space->pid = conn->pid;
+	space->uid = conn->uid;
+	space->gid = conn->gid;
+	space->unit->pid = conn->pid;
+	space->unit->uid = conn->uid;
+	space->unit->layout = space->layout;
+	space->unit->root = space->map.root;
+	space->ring = conn->ring;
+	space->ring_fd = conn->ring_fd;
+	conn->ring = NULL;
+	conn->ring_fd = -1;
+	space->sock = conn->fd;
+	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
+	enrol_ready(control, conn);
+}
+
+/* The agent's table was closed: exec, exit, or it was told to end. If the address space lives
+ * on it is served without an agent; the worker, or the tick, finds out when it ends. */
+void enrol_agent_eof(struct control *control, struct conn *conn)
+{
+	space_agent_gone(conn->space, UHMM_REASON_NO_AGENT);
+	conn->state = CONN_LINGERING;
+	(void)control;
+}
+
+int control_adopt_child(struct space *parent, int uffd, struct space **ret_child)
+{
+	struct space *child;
+	int err = space_new(parent->env, parent->group, parent, uffd, &child);
+
+	if (err < 0)
+		return err;
+	child->layout = parent->layout;
+	/* Neither staging nor the agent's memory was inherited. */
+	child->layout.staging_addr = 0;
+	child->layout.private_addr = child->layout.private_bytes = 0;
+	child->uid = parent->uid;
+	child->gid = parent->gid;
+	memcpy(child->command, parent->command, sizeof(child->command));
+	child->stack_top_addr = parent->stack_top_addr;
+	child->beacon_out = true;
+	child->agent_reason = UHMM_REASON_NO_AGENT;
+	__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
+	*ret_child = child;
+	return 0;
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Events. Runs on the space's worker, between closing the gate and serving faults.
+ *
+ * They are not applied as they are read, because they do not arrive in the order of the
+ * changes: a thread changes the address space first, and queues its event later. What can be
+ * known is a moment at which *nothing* is outstanding: the kernel counts changes whose event
+ * is unread, and every fill fails with EAGAIN while there are any (uffd_settled asks without
+ * an effect). So events are collected until such a moment, and the set is complete; then it
+ * is put into an order that is possible and applied as a whole:
+ *
+ *   - an UNMAP that equals the source of a REMAP in the set is the tail of that mremap;
+ *   - a REMAP onto live records comes after the event that vacates them;
+ *   - otherwise as they were read.
+ *
+ * What stays ambiguous is settled by the markers in the page table: fault.c judges each
+ * record by them. A child that was forked within the set gets what the parent had before and
+ * what it has after, and its own page table decides between them.
+ */
+#define _GNU_SOURCE
+#include "event.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "evict.h"
+#include "fault.h"
+#include "log.h"
+#include "uffd.h"
+
+#define SETTLE_BOUND_NS 2000000u
+#define SETTLE_PAUSE_NS 20000
+/* How many events are collected at most before they are applied as they are. */
+#define EVENTS_MAX 65536u
+
+/* uffd_msg.event of an event that has been applied, or is the tail of another. */
+#define EVENT_APPLIED 0
+
+void event_queue(struct space *space, const struct uffd_msg *msg)
+{
+	if (space->n_events == space->events_cap) {
+		uint32_t cap = space->events_cap ? space->events_cap * 2 : 64;
+		struct uffd_msg *events = realloc(space->events, cap * sizeof(*events));
+
+		if (!events) {
+			/* An event that cannot be remembered would become wrong bytes. */
+			log_err("pid %d: no memory for an event", space->pid);
+			abort();
+		}
+		space->events = events;
+		space->events_cap = cap;
+	}
+	space->events[space->n_events++] = *msg;
+	stats_add(&space->stats.events, 1);
+}
+
+/* ---- applying ------------------------------------------------------------------------- */
+
+struct span {
+	uint64_t first, n; /* page indices */
+};
+
+static struct span span_of(const struct space *space, uint64_t start, uint64_t end)
+{
+	return (struct span){ space_pgidx(space, start), space_pgidx(space, end - start) };
+}
+
+static void must(const struct space *space, int err, const char *what)
+{
+	if (err == 0)
+		return;
+	/* The page map can not follow the program: anything served from now on could be wrong. */
+	log_err("pid %d: cannot %s: %s", space->pid, what, strerror(-err));
+	abort();
+}
+
+static void apply_unmap(struct space *space, const struct uffd_msg *msg)
+{
+	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
+
+	must(space, pagemap_drop(&space->map, span.first, span.n), "forget an unmapped range");
+	must(space, ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end),
+	     "forget a registration");
+}
+
+static void apply_remove(struct space *space, const struct uffd_msg *msg)
+{
+	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
+
+	if (msg->arg.remove.start == space->layout.beacon_addr)
+		return; /* a child reset its beacon for its own children */
+	must(space, pagemap_remove(&space->map, span.first, span.n), "follow madvise");
+}
+
+static void apply_remap(struct space *space, const struct uffd_msg *msg)
+{
+	uint64_t from = msg->arg.remap.from, to = msg->arg.remap.to, len = msg->arg.remap.len;
+	struct page_rec rec;
+
+	must(space, pagemap_move(&space->map, space_pgidx(space, from), space_pgidx(space, to),
+				 space_pgidx(space, len)),
+	     "follow mremap");
+	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
+			    space_pgidx(space, len));
+	must(space, ranges_add(&space->registered, to, to + len, 0), "follow mremap");
+	if (to >= space->raced.end || to + len <= space->raced.start)
+		return;
+	/* The destination was unregistered between this mremap and the reading of its event,
+	 * and lost its markers: the records follow the events until they are marked again. */
+	for (uint64_t i = space_pgidx(space, to);
+	     (i = pagemap_next(&space->map, i, space_pgidx(space, to + len), &rec)) <
+	     space_pgidx(space, to + len);
+	     i++) {
+		rec.v |= PAGE_REC_UNMARKED;
+		must(space, pagemap_set(&space->map, i, rec), "follow mremap");
+		space->n_unmarked++;
+	}
+}
+
+/* A fork whose child we cannot serve: what was away reads as SIGBUS there, never as zero. */
+static void poison_child(struct space *space, int uffd)
+{
+	struct page_rec rec;
+	uint64_t lost = 0;
+
+	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
+		(void)uffd_poison(uffd, space_addr(space, i), space->page_size);
+		lost++;
+	}
+	stats_add(&space->group->stats.lost, lost);
+	log_err("pid %d: its forked child cannot be served; %llu pages poisoned there", space->pid,
+		(unsigned long long)lost);
+	close(uffd);
+}
+
+static void apply_fork(struct space *space, const struct uffd_msg *msg, struct pagemap *map)
+{
+	int uffd = (int)msg->arg.fork.ufd;
+	struct space *child;
+	int err;
+
+	if (!space->beacon_out) {
+		/* Nothing was away: the child finds its beacon and enrols afresh. */
+		close(uffd);
+		return;
+	}
+	err = control_adopt_child(space, uffd, &child);
+	if (err == 0) {
+		err = pagemap_fork(map, &child->map);
+		if (err == 0)
+			err = ranges_copy(&space->registered, &child->registered);
+		if (err < 0)
+			child->uffd = -1;
+		else
+			err = space_start_worker(child);
+		space_unref(child);
+	}
+	if (err < 0)
+		poison_child(space, uffd);
+}
+
+/* ---- order ------------------------------------------------------------------------------ */
+
+static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
+{
+	return unmap->event == UFFD_EVENT_UNMAP && unmap->arg.remove.start == remap->arg.remap.from &&
+	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
+}
+
+/* A moving mremap brings an UNMAP of its source, read after its REMAP. */
+static void drop_tails(struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_events; i++) {
+		struct uffd_msg *remap = &space->events[i];
+
+		if (remap->event != UFFD_EVENT_REMAP)
+			continue;
+		for (uint32_t k = i + 1; k < space->n_events; k++) {
+			if (!is_tail(remap, &space->events[k]))
+				continue;
+			must(space,
+			     ranges_remove(&space->registered, remap->arg.remap.from,
+					   remap->arg.remap.from + remap->arg.remap.len),
+			     "forget a registration");
+			space->events[k].event = EVENT_APPLIED;
+			break;
+		}
+	}
+}
+
+/* Does a later event of the set free a part of [start, end)? */
+static bool vacated_later(const struct space *space, uint32_t i, uint64_t start, uint64_t end)
+{
+	for (uint32_t k = i + 1; k < space->n_events; k++) {
+		const struct uffd_msg *msg = &space->events[k];
+		uint64_t from, to;
+
+		if (msg->event == UFFD_EVENT_UNMAP) {
+			from = msg->arg.remove.start;
+			to = msg->arg.remove.end;
+		} else if (msg->event == UFFD_EVENT_REMAP) {
+			from = msg->arg.remap.from;
+			to = from + msg->arg.remap.len;
+		} else {
+			continue;
+		}
+		if (from < end && start < to)
+			return true;
+	}
+	return false;
+}
+
+static bool must_wait(const struct space *space, uint32_t i)
+{
+	const struct uffd_msg *msg = &space->events[i];
+	uint64_t to = msg->arg.remap.to, end = to + msg->arg.remap.len;
+
+	return msg->event == UFFD_EVENT_REMAP &&
+	       pagemap_any_away(&space->map, space_pgidx(space, to),
+				space_pgidx(space, end - to)) &&
+	       vacated_later(space, i, to, end);
+}
+
+static void apply_one(struct space *space, struct uffd_msg *msg)
+{
+	switch (msg->event) {
+	case UFFD_EVENT_UNMAP:
+		apply_unmap(space, msg);
+		break;
+	case UFFD_EVENT_REMOVE:
+		apply_remove(space, msg);
+		break;
+	case UFFD_EVENT_REMAP:
+		apply_remap(space, msg);
+		break;
+	default: /* an event that we never asked for */
+		break;
+	}
+	msg->event = EVENT_APPLIED;
+}
+
+/* Everything but forks: what need not wait, until nothing changes; then the rest as it was read. */
+static void apply_changes(struct space *space)
+{
+	bool progress = true, forced = false;
+
+	drop_tails(space);
+	while (progress) {
+		progress = false;
+		for (uint32_t i = 0; i < space->n_events; i++) {
+			uint8_t event = space->events[i].event;
+
+			if (event == EVENT_APPLIED || event == UFFD_EVENT_FORK ||
+			    (!forced && must_wait(space, i)))
+				continue;
+			apply_one(space, &space->events[i]);
+			progress = true;
+		}
+		if (!progress && !forced)
+			progress = forced = true;
+	}
+}
+
+static void apply_forks(struct space *space, struct pagemap *before)
+{
+	for (uint32_t i = 0; i < space->n_events; i++)
+		if (space->events[i].event == UFFD_EVENT_FORK)
+			apply_fork(space, &space->events[i], before);
+}
+
+static uint32_t count_events(const struct space *space, uint8_t event)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < space->n_events; i++)
+		n += space->events[i].event == event;
+	return n;
+}
+
+/* What a REMAP of the set moved is in the child either at its old or at its new place; `before`
+ * has the old ones, so add the new ones. */
+static int overlay_moved(struct space *space, struct pagemap *before, const struct span *moved,
+			 uint32_t n_moved)
+{
+	struct page_rec rec;
+	int err;
+
+	for (uint32_t m = 0; m < n_moved; m++) {
+		uint64_t end = moved[m].first + moved[m].n;
+
+		for (uint64_t i = moved[m].first;
+		     (i = pagemap_next(&space->map, i, end, &rec)) < end; i++) {
+			if (pagemap_get(before, i).v != 0 || !page_state_has_slot(page_rec_state(rec)))
+				continue;
+			pthread_mutex_lock(&space->family->lock);
+			err = family_slot_ref(space->family, page_rec_store(rec),
+					      page_rec_slot(rec));
+			pthread_mutex_unlock(&space->family->lock);
+			if (err == 0)
+				err = pagemap_set(before, i, rec);
+			if (err < 0)
+				return err;
+		}
+	}
+	return 0;
+}
+
+/* A set that holds forks beside other changes. */
+static void apply_with_forks(struct space *space)
+{
+	struct pagemap before = PAGEMAP_NULL;
+	struct span *moved = calloc(space->n_events, sizeof(*moved));
+	uint32_t n_moved = 0;
+
+	must(space, moved ? pagemap_fork(&space->map, &before) : -ENOMEM, "follow a fork");
+	for (uint32_t i = 0; i < space->n_events; i++) {
+		const struct uffd_msg *msg = &space->events[i];
+
+		if (msg->event == UFFD_EVENT_REMAP)
+			moved[n_moved++] = span_of(space, msg->arg.remap.to,
+						   msg->arg.remap.to + msg->arg.remap.len);
+	}
+	apply_changes(space);
+	must(space, overlay_moved(space, &before, moved, n_moved), "follow a fork");
+	apply_forks(space, &before);
+	pagemap_deinit(&before);
+	free(moved);
+}
+
+static void event_apply_all(struct space *space)
+{
+	uint32_t forks = count_events(space, UFFD_EVENT_FORK);
+
+	/* A child gets no staging: what lies there must be in its slot before the child shares
+	 * the records. */
+	if (forks)
+		evict_settle_batches(space);
+	if (forks && forks != space->n_events) {
+		apply_with_forks(space);
+	} else {
+		apply_changes(space);
+		apply_forks(space, &space->map);
+	}
+	space->n_events = 0;
+	space->raced = (struct range){ 0 };
+}
+
+/* ---- settling --------------------------------------------------------------------------- */
+
+void event_settle(struct space *space)
+{
+	uint64_t until_ns = clock_now_ns() + SETTLE_BOUND_NS;
+	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
+	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
+
+	while (space->n_events < EVENTS_MAX) {
+		enum uffd_result result;
+
+		if (fault_read_batch(space))
+			continue;
+		/* The thread whose event was read last must run before it counts as read. */
+		result = uffd_settled(space->uffd);
+		if (result == UFFD_GONE)
+			space->gone = true;
+		if (result != UFFD_AGAIN)
+			break;
+		if (clock_now_ns() > until_ns)
+			return;
+		(void)ppoll(&pollfd, 1, &pause, NULL);
+	}
+	event_apply_all(space);
+}

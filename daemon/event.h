@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the program does to its address space: fork, mremap, madvise, munmap. See event.c. */
+#ifndef UHMMD_EVENT_H
+#define UHMMD_EVENT_H
+
+#include "space.h"
+
+/* Remember an event that was read. */
+void event_queue(struct space *space, const struct uffd_msg *msg);
+
+/* Read until every change that has happened is known, then apply them all. If the program's
+ * threads do not come to rest within a bound, the events stay queued (n_events > 0), nothing
+ * is served, and the worker calls again. */
+void event_settle(struct space *space);
+
+#endif

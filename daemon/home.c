@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The way back that nobody faulted for: restore, migrate, query; and the end of a
+ * registration. Runs on the space's worker, in slices, so that faults are served between.
+ *
+ * Unregistering a range whose pages are away would make them read zero, silently. So it
+ * happens only when the records say that nothing is away there and no event is unread, and an
+ * event that slips in between is found afterwards: then the range is registered again before
+ * the event is read, that is before the program's thread goes on.
+ */
+#define _GNU_SOURCE
+#include "home.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "evict.h"
+#include "fault.h"
+#include "log.h"
+#include "pick.h"
+#include "tier.h"
+#include "uffd.h"
+#include "wire.h"
+
+#define HOME_SLICE 128u
+
+/* ---- requests --------------------------------------------------------------------------- */
+
+static void home_finish(struct space *space, int error)
+{
+	struct mail *mail = space->current;
+
+	space->current = NULL;
+	mail->error = error;
+	control_complete(mail);
+}
+
+static unsigned char where_is(const struct space *space, uint64_t pgidx)
+{
+	switch (page_rec_state(pagemap_get(&space->map, pgidx))) {
+	case PAGE_LEAVING:
+	case PAGE_STAGED:
+		return 1; /* UHMM_WHERE_LEAVING */
+	case PAGE_STORED:
+	case PAGE_COMING:
+		return 2; /* UHMM_WHERE_TIER */
+	case PAGE_POISONED:
+		return 3; /* UHMM_WHERE_POISONED */
+	case PAGE_RESIDENT:
+	case PAGE_REMOVED:
+	case PAGE_STATE_MAX:
+		break;
+	}
+	return 0; /* UHMM_WHERE_HOST */
+}
+
+static void home_query(struct space *space, struct mail *mail)
+{
+	uint64_t first = space_pgidx(space, mail->addr);
+
+	for (size_t i = 0; i < mail->n_where; i++)
+		mail->where[i] = where_is(space, first + i);
+	mail->error = 0;
+	control_complete(mail);
+}
+
+void home_take_mail(struct space *space, struct mail *mail)
+{
+	uint64_t page = space->page_size;
+
+	if (mail->type == MAIL_QUERY) {
+		home_query(space, mail);
+		return;
+	}
+	if (mail->type == MAIL_AGENT) {
+		mail->error = home_attach_agent(space, &mail->attach);
+		control_complete(mail);
+		return;
+	}
+	if (mail->type == MAIL_RESTORE)
+		__atomic_store_n(&space->hold, mail->hold, __ATOMIC_RELAXED);
+	if (mail->type == MAIL_QUIT)
+		space->quitting = true;
+	mail->home |= mail->type == MAIL_RESTORE || mail->type == MAIL_QUIT;
+	if (!mail->home && !space_has_agent(space)) {
+		mail->error = -ENOTCONN;
+		control_complete(mail);
+		return;
+	}
+	space->current = mail;
+	space->current_at = 0;
+	space->current_end = UINT64_MAX & ~(page - 1);
+	space->current_left = UINT64_MAX;
+	if (mail->type == MAIL_MIGRATE) {
+		space->current_at = mail->addr & ~(page - 1);
+		space->current_end = (mail->addr + mail->bytes + page - 1) & ~(page - 1);
+	} else if (mail->type == MAIL_EVICT && mail->bytes) {
+		space->current_left = (mail->bytes + page - 1) / page;
+	}
+	space->current_evicted = stats_get(&space->stats.evicted);
+	(void)pick_refresh_maps(space, 0);
+}
+
+void home_evict_exhausted(struct space *space)
+{
+	if (space->current && !space->current->home)
+		space->current_left = 0;
+}
+
+/* Bring home a slice of what the request covers. */
+static bool home_step_in(struct space *space, struct mail *mail)
+{
+	uint64_t at = space_pgidx(space, space->current_at);
+	uint64_t end = space_pgidx(space, space->current_end);
+	struct page_rec rec;
+
+	for (uint32_t budget = HOME_SLICE; budget && !space->gone;) {
+		enum fill_result result;
+		uint32_t pages = 1;
+
+		at = pagemap_next(&space->map, at, end, &rec);
+		space->current_at = space_addr(space, at);
+		if (at >= end) {
+			home_finish(space, 0);
+			return false;
+		}
+		if (page_rec_state(rec) == PAGE_POISONED) {
+			at++;
+			continue;
+		}
+		result = fault_fetch_page(space, at, budget, false, &pages);
+		if (result != FILL_DONE)
+			return false; /* the loop reads the event, or tries later */
+		mail->pages += pages;
+		budget -= pages < budget ? pages : budget;
+		at += pages;
+	}
+	space->current_at = space_addr(space, at);
+	return true;
+}
+
+bool home_step(struct space *space)
+{
+	struct mail *mail = space->current;
+
+	if (!mail || space->n_events)
+		return false;
+	if (mail->home) {
+		/* What is on its way out comes back from its slot. */
+		if (!evict_is_busy(space))
+			return home_step_in(space, mail);
+		return false;
+	}
+	if (!space_has_agent(space)) {
+		home_finish(space, -ENOTCONN);
+		return false;
+	}
+	if (space->current_left == 0 && !evict_is_busy(space)) {
+		mail->pages = stats_get(&space->stats.evicted) - space->current_evicted;
+		home_finish(space, 0);
+	}
+	return false;
+}
+
+/* ---- letting go ------------------------------------------------------------------------- */
+
+/* Unregister the parts of [start, end) that are mapped now and have nothing away. */
+static void release_range(struct space *space, uint64_t start, uint64_t end)
+{
+	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
+
+	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
+	     m && m < space->maps.v + space->maps.n && m->start < end; m++) {
+		uint64_t from = m->start > start ? m->start : start;
+		uint64_t to = m->end < end ? m->end : end;
+
+		if (uffd_settled(space->uffd) != UFFD_OK)
+			return;
+		if (uffd_unregister(space->uffd, from, to - from) != UFFD_OK)
+			continue;
+		if (uffd_settled(space->uffd) == UFFD_AGAIN) {
+			/* Something may have been moved into it in this instant. */
+			(void)uffd_register(space->uffd, from, to - from, mode);
+			space->raced = (struct range){ .start = from, .end = to };
+			return;
+		}
+		(void)ranges_remove(&space->registered, from, to);
+	}
+	/* Nothing of ours is mapped in what is left. */
+	(void)ranges_remove(&space->registered, start, end);
+}
+
+/* The beacon says again that nothing is away. */
+static bool release_beacon(struct space *space)
+{
+	uint32_t here = UHMM_BEACON_HERE;
+	uint64_t done = 0;
+	enum uffd_result result;
+
+	memset(space->bounce, 0, space->page_size);
+	memcpy(space->bounce, &here, sizeof(here));
+	result = uffd_copy(space->uffd, space->layout.beacon_addr, space->bounce,
+			   space->page_size, &done);
+	if (result == UFFD_EXISTS) /* a child's token lies there */
+		result = pwrite(space->mem_fd, space->bounce, sizeof(struct uhmm_beacon),
+				(off_t)space->layout.beacon_addr) ==
+					 (ssize_t)sizeof(struct uhmm_beacon)
+				 ? UFFD_OK
+				 : UFFD_ERROR;
+	if (result != UFFD_OK)
+		return false;
+	space->beacon_out = false;
+	space->unit->beacon_out = false;
+	return true;
+}
+
+void home_release(struct space *space)
+{
+	const struct range *r;
+	uint64_t at = 0;
+
+	if (space->registered.n == 0 || space->gone || evict_is_busy(space) || space->n_events ||
+	    !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
+	    pick_refresh_maps(space, 0) < 0)
+		return;
+	while ((r = ranges_at_or_after(&space->registered, at)) && space->n_events == 0) {
+		struct range range = *r;
+
+		at = range.end;
+		if (range.start <= space->layout.beacon_addr &&
+		    space->layout.beacon_addr < range.end)
+			continue;
+		if (!pagemap_any_away(&space->map, space_pgidx(space, range.start),
+				      space_pgidx(space, range.end - range.start)))
+			release_range(space, range.start, range.end);
+		if (space->raced.end)
+			return;
+	}
+	/* Only the beacon is left. */
+	if (space->map.n_away == 0 && space->registered.n == 1 && space->beacon_out &&
+	    release_beacon(space))
+		release_range(space, space->layout.beacon_addr,
+			      space->layout.beacon_addr + space->page_size);
+	__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
+			 __ATOMIC_RELAXED);
+}
+
+/* ---- the agent -------------------------------------------------------------------------- */
+
+int home_send_slots(struct space *space)
+{
+	struct uhmm_msg msg = { .type = UHMM_MSG_SLOTS, .len = sizeof(msg) };
+	int fd, err;
+
+	if (!(space->store->tier->ops->flags & UHMM_BACKEND_NATIVE_CHARGE))
+		return 0;
+	fd = space->store->tier->ops->store_fd(space->store->backend_store);
+	if (fd < 0)
+		return fd;
+	err = wire_send(space->sock, &msg, sizeof(msg), &fd, 1, MSG_DONTWAIT);
+	close(fd);
+	return err;
+}
+
+bool home_is_sandboxed(const struct space *space)
+{
+	return space->ring &&
+	       __atomic_load_n(&space->ring->flags, __ATOMIC_RELAXED) & UHMM_RING_SANDBOXED;
+}
+
+int home_attach_agent(struct space *space, struct attach *attach)
+{
+	int err = 0;
+
+	if (space_has_agent(space))
+		return -EBUSY;
+	if (!space->identified)
+		err = space_open_proc(space, attach->pid);
+	if (err == 0)
+		err = space_verify(space, attach->layout.staging_addr);
+	if (err < 0)
+		return err;
+	space->pid = attach->pid;
+	space->uid = attach->uid;
+	space->gid = attach->gid;
+	if (space->ring)
+		munmap(space->ring, sizeof(*space->ring));
+	space->ring = attach->ring;
+	space->ring_fd = attach->ring_fd;
+	attach->ring = NULL;
+	attach->ring_fd = -1;
+	space->layout = attach->layout;
+	for (uint32_t i = 0; i < space->n_batches; i++)
+		space->batches[i].seq = 0;
+	__atomic_store_n(&space->sock, attach->sock, __ATOMIC_RELEASE);
+	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&space->agent_reason, UHMM_REASON_NONE, __ATOMIC_RELEASE);
+	return space->store ? home_send_slots(space) : 0;
+}
+
+/* ---- whose memory is this --------------------------------------------------------------- */
+
+/* Is `pid` the process whose memory our userfaultfd fills? A random token goes into the beacon
+ * page, which is a hole in a child that has not looked yet, and is read back. */
+static bool is_ours(struct space *space, pid_t pid)
+{
+	struct uhmm_beacon seen;
+	uint64_t done = 0;
+
+	memset(space->bounce, 0, space->page_size);
+	memcpy(space->bounce, &(struct uhmm_beacon){ .word = UHMM_BEACON_TOKEN }, 8);
+	memcpy(space->bounce + offsetof(struct uhmm_beacon, token), space->token,
+	       UHMM_TOKEN_BYTES);
+	(void)uffd_copy(space->uffd, space->layout.beacon_addr, space->bounce, space->page_size,
+			&done);
+	if (space_open_proc(space, pid) < 0)
+		return false;
+	return pread(space->mem_fd, &seen, sizeof(seen), (off_t)space->layout.beacon_addr) ==
+		       sizeof(seen) &&
+	       memcmp(seen.token, space->token, UHMM_TOKEN_BYTES) == 0;
+}
+
+/* The process of a thread, and the thread's number in its innermost pid namespace. */
+static pid_t process_of(pid_t tid, uint32_t *ret_inner)
+{
+	char path[64], text[4096], *at;
+	pid_t tgid = -1;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return -1;
+	text[n] = '\0';
+	at = strstr(text, "\nTgid:");
+	if (at)
+		tgid = atoi(at + 6);
+	*ret_inner = (uint32_t)tid;
+	at = strstr(text, "\nNSpid:");
+	if (at) {
+		char *eol = strchr(at + 1, '\n');
+
+		if (eol)
+			*eol = '\0';
+		at = strrchr(at + 1, '\t');
+		if (at)
+			*ret_inner = (uint32_t)atoi(at + 1);
+	}
+	return tgid;
+}
+
+static bool try_pid(struct space *space, pid_t tid, uint32_t inner_tid)
+{
+	uint32_t inner;
+	pid_t pid = process_of(tid, &inner);
+
+	if (pid <= 0 || inner != inner_tid || !is_ours(space, pid))
+		return false;
+	space->pid = pid;
+	space->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
+	return true;
+}
+
+bool home_identify(struct space *space, uint32_t tid)
+{
+	struct dirent *entry;
+	bool found;
+	DIR *proc;
+
+	if (try_pid(space, (pid_t)tid, tid))
+		return true;
+	/* In another pid namespace: look for a leader of that number there. */
+	proc = opendir("/proc");
+	if (!proc)
+		return false;
+	found = false;
+	while (!found && (entry = readdir(proc)))
+		if (atoi(entry->d_name) > 0)
+			found = try_pid(space, atoi(entry->d_name), tid);
+	closedir(proc);
+	return found;
+}

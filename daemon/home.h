@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Bringing pages home on request, letting go of registrations, and the space's dealings with
+ * its agent and process. On the space's worker.
+ */
+#ifndef UHMMD_HOME_H
+#define UHMMD_HOME_H
+
+#include "space.h"
+
+/* A request for this worker: start it, or answer at once. */
+void home_take_mail(struct space *space, struct mail *mail);
+
+/* A slice of the request in progress; true if there is more to do right away. */
+bool home_step(struct space *space);
+
+/* The evictor found nothing more to take out. */
+void home_evict_exhausted(struct space *space);
+
+/* Unregister what has nothing away; everything, with the beacon back, when all is home. */
+void home_release(struct space *space);
+
+/* Send the agent a write-only descriptor of the space's slot file. */
+int home_send_slots(struct space *space);
+
+/* A child, or a program whose agent ended, has a new agent. */
+int home_attach_agent(struct space *space, struct attach *attach);
+
+/* Is a seccomp filter in force in the program? */
+bool home_is_sandboxed(const struct space *space);
+
+/* Find out whose memory a forked child's is, from a thread that faulted. */
+bool home_identify(struct space *space, uint32_t tid);
+
+#endif

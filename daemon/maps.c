@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Parses /proc/PID/maps and, only when a process has locked memory, smaps (which walks
+ * page tables). Never trusts that a mapping is still there: the kernel's answer to the
+ * ioctl that uses it decides.
+ */
+#define _GNU_SOURCE
+#include "maps.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAPS_CHUNK 65536u
+
+void maps_deinit(struct maps *maps)
+{
+	free(maps->v);
+	free(maps->buf);
+	*maps = MAPS_NULL;
+}
+
+static int maps_slurp(struct maps *maps, int fd, size_t *ret_len)
+{
+	size_t len = 0;
+
+	for (;;) {
+		ssize_t n;
+
+		if (len + MAPS_CHUNK > maps->buf_cap) {
+			char *buf = realloc(maps->buf, len + 2 * MAPS_CHUNK);
+
+			if (!buf)
+				return -ENOMEM;
+			maps->buf = buf;
+			maps->buf_cap = len + 2 * MAPS_CHUNK;
+		}
+		n = pread(fd, maps->buf + len, MAPS_CHUNK, (off_t)len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == ESRCH ? 0 : -errno;
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	*ret_len = len;
+	return 0;
+}
+
+static enum uhmm_reason maps_judge(const char *perms, unsigned long long inode, const char *path)
+{
+	if (perms[3] == 's')
+		return strncmp(path, "/SYSV", 5) == 0 ? UHMM_REASON_SYSV : UHMM_REASON_SHARED;
+	if (strncmp(path, "/anon_hugepage", 14) == 0)
+		return UHMM_REASON_HUGETLB;
+	if (inode != 0 || path[0] == '/')
+		return UHMM_REASON_FILE;
+	if (path[0] == '[' && strcmp(path, "[heap]") != 0 && strcmp(path, "[stack]") != 0 &&
+	    strncmp(path, "[anon", 5) != 0)
+		return UHMM_REASON_DEVICE;
+	if (perms[2] == 'x')
+		return UHMM_REASON_EXEC;
+	if (perms[0] != 'r' || perms[1] != 'w')
+		return perms[0] == '-' && perms[1] == '-' ? UHMM_REASON_GUARD
+							  : UHMM_REASON_READONLY;
+	return UHMM_REASON_NONE;
+}
+
+static int maps_append(struct maps *maps, struct mapping mapping)
+{
+	if (maps->n == maps->cap) {
+		size_t cap = maps->cap ? 2 * maps->cap : 128;
+		struct mapping *v = realloc(maps->v, cap * sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		maps->v = v;
+		maps->cap = cap;
+	}
+	maps->v[maps->n++] = mapping;
+	return 0;
+}
+
+/* "start-end perms offset dev inode    path"; sscanf alone would be half of the time. */
+static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
+{
+	char text[512], perms[5], path[256] = "", *rest;
+	unsigned long long inode;
+	int at = 0;
+
+	if (len >= sizeof(text))
+		len = sizeof(text) - 1;
+	memcpy(text, line, len);
+	text[len] = '\0';
+	ret->start = strtoull(text, &rest, 16);
+	if (rest == text || *rest != '-')
+		return false;
+	ret->end = strtoull(rest + 1, &rest, 16);
+	if (*rest != ' ' || ret->end <= ret->start)
+		return false;
+	if (sscanf(rest, " %4[rwxsp-] %*x %*x:%*x %llu%n", perms, &inode, &at) < 2 || at == 0 ||
+	    strlen(perms) != 4)
+		return false;
+	(void)sscanf(rest + at, " %255[^\n]", path);
+	ret->reason = maps_judge(perms, inode, path);
+	ret->is_stack = strcmp(path, "[stack]") == 0;
+	return true;
+}
+
+int maps_parse(struct maps *maps, const char *text, size_t len)
+{
+	const char *end = text + len;
+
+	maps->n = 0;
+	while (text < end) {
+		const char *eol = memchr(text, '\n', (size_t)(end - text));
+		struct mapping mapping;
+
+		if (!eol)
+			eol = end;
+		if (!maps_parse_line(text, (size_t)(eol - text), &mapping))
+			return -EBADMSG;
+		if (maps_append(maps, mapping) < 0)
+			return -ENOMEM;
+		text = eol + 1;
+	}
+	return 0;
+}
+
+int maps_read(struct maps *maps, int maps_fd)
+{
+	size_t len = 0;
+	int err = maps_slurp(maps, maps_fd, &len);
+
+	maps->n = 0;
+	return err < 0 ? err : maps_parse(maps, maps->buf, len);
+}
+
+const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr)
+{
+	size_t lo = 0, hi = maps->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (maps->v[mid].end > addr)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo < maps->n ? &maps->v[lo] : NULL;
+}
+
+const struct mapping *maps_find(const struct maps *maps, uint64_t addr)
+{
+	const struct mapping *m = maps_at_or_after(maps, addr);
+
+	return m && m->start <= addr ? m : NULL;
+}
+
+/* What the two-letter codes of VmFlags say about moving; proc(5), smaps. */
+static enum uhmm_reason maps_judge_vmflags(const char *flags, const char *end)
+{
+	for (; flags + 2 <= end; flags += 3) {
+		if (strncmp(flags, "lo", 2) == 0)
+			return UHMM_REASON_LOCKED;
+		if (strncmp(flags, "io", 2) == 0 || strncmp(flags, "pf", 2) == 0)
+			return UHMM_REASON_DEVICE;
+		if (strncmp(flags, "ht", 2) == 0)
+			return UHMM_REASON_HUGETLB;
+	}
+	return UHMM_REASON_NONE;
+}
+
+int maps_apply_smaps(struct maps *maps, int smaps_fd)
+{
+	struct mapping *current = NULL;
+	size_t len = 0;
+	const char *text, *end;
+	int err = maps_slurp(maps, smaps_fd, &len);
+
+	if (err < 0)
+		return err;
+	text = maps->buf;
+	end = text + len;
+	while (text < end) {
+		const char *eol = memchr(text, '\n', (size_t)(end - text));
+		struct mapping mapping;
+
+		if (!eol)
+			eol = end;
+		if (strncmp(text, "VmFlags: ", 9) == 0) {
+			enum uhmm_reason reason = maps_judge_vmflags(text + 9, eol);
+
+			if (current && current->reason == UHMM_REASON_NONE)
+				current->reason = reason;
+		} else if (maps_parse_line(text, (size_t)(eol - text), &mapping)) {
+			current = (struct mapping *)maps_find(maps, mapping.start);
+		}
+		text = eol + 1;
+	}
+	return 0;
+}

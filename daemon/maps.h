@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A program's mappings, read from outside, each with a verdict: can its pages leave,
+ * and if not, why. Owned by one thread.
+ */
+#ifndef UHMMD_MAPS_H
+#define UHMMD_MAPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "uhmm/wire.h"
+
+struct mapping {
+	uint64_t start, end;
+	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
+	bool is_stack;
+};
+
+struct maps {
+	struct mapping *v;
+	size_t n, cap;
+	char *buf; /* the text, kept between reads */
+	size_t buf_cap;
+};
+
+#define MAPS_NULL ((struct maps){ .v = NULL })
+
+void maps_deinit(struct maps *maps);
+/* Read /proc/PID/maps through an open descriptor (bound to one address space). An empty
+ * result means that the address space is gone. */
+int maps_read(struct maps *maps, int maps_fd);
+/* The same from text; for tests. `text` need not be terminated. */
+int maps_parse(struct maps *maps, const char *text, size_t len);
+/* Read smaps and give mappings that are locked (or otherwise special) their reason. */
+int maps_apply_smaps(struct maps *maps, int smaps_fd);
+const struct mapping *maps_find(const struct maps *maps, uint64_t addr);
+/* The first mapping that ends after addr. */
+const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr);
+
+#endif

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Chooses pages that leave. A clock: a hand goes over the mappings that can be moved; a page
+ * that came home by a fault since the hand last passed is spared once. Runs on the space's
+ * worker, never on the fault path.
+ *
+ * What may never leave (and why, see uhmm_reason): memory that the kernel touches where no
+ * fault can be served, above all the control block and robust list of each thread, which an
+ * exiting thread still uses when its faults are no longer delivered.
+ */
+#define _GNU_SOURCE
+#include "pick.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "uffd.h"
+
+#define PICK_REGIONS 128u
+#define CHUNK_BYTES(space) (PAGEMAP_LEAF_PAGES * (space)->page_size)
+/* How long a refusal of the kernel is believed. */
+#define UNMANAGED_FORGET_NS 1000000000u
+/* struct pthread of glibc lies around its robust list head: the tid word 16 bytes before it,
+ * the thread pointer within 1 KiB, the rseq area within 2 KiB after. */
+#define TCB_BEFORE 0x400u
+#define TCB_AFTER 0x900u
+#define ROBUST_NODES_MAX 2048u
+
+/* ---- mappings ------------------------------------------------------------------------- */
+
+static bool overlaps(const struct mapping *m, uint64_t start, uint64_t bytes)
+{
+	return m->start < start + bytes && start < m->end;
+}
+
+static void judge_own(struct space *space, struct mapping *m)
+{
+	const struct space_layout *layout = &space->layout;
+	uint64_t staging_bytes = (uint64_t)space->n_batches * BATCH_PAGES_MAX * space->page_size;
+
+	if (overlaps(m, layout->staging_addr, staging_bytes) ||
+	    overlaps(m, layout->private_addr, layout->private_bytes) ||
+	    overlaps(m, layout->ring_addr, layout->ring_bytes) ||
+	    overlaps(m, layout->beacon_addr, space->page_size))
+		m->reason = UHMM_REASON_AGENT;
+	else if (m->start <= UFFD_NEVER_REGISTERED)
+		m->reason = UHMM_REASON_DEVICE;
+}
+
+static void account_reasons(struct space *space)
+{
+	uint64_t bytes[UHMM_REASON_MAX] = { 0 };
+
+	for (size_t i = 0; i < space->maps.n; i++)
+		bytes[space->maps.v[i].reason] += space->maps.v[i].end - space->maps.v[i].start;
+	for (size_t i = 0; i < space->unmanaged.n; i++)
+		bytes[space->unmanaged.v[i].tag] +=
+			space->unmanaged.v[i].end - space->unmanaged.v[i].start;
+	bytes[UHMM_REASON_TCB] += (uint64_t)space->n_pinned * space->page_size;
+	for (unsigned int i = 0; i < UHMM_REASON_MAX; i++)
+		__atomic_store_n(&space->why_not_bytes[i], bytes[i], __ATOMIC_RELAXED);
+}
+
+int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
+{
+	uint64_t now_ns = clock_now_ns();
+	int err;
+
+	if (space->maps_read_ns && now_ns - space->maps_read_ns < max_age_ns)
+		return 0;
+	if (now_ns - space->unmanaged_ns > UNMANAGED_FORGET_NS) {
+		ranges_clear(&space->unmanaged);
+		space->unmanaged_ns = now_ns;
+	}
+	err = maps_read(&space->maps, space->maps_fd);
+	/* smaps walks page tables: only a process with locked memory pays for it. */
+	if (err == 0 && stats_get(&space->locked_kb))
+		err = maps_apply_smaps(&space->maps, space->smaps_fd);
+	for (size_t i = 0; i < space->maps.n; i++)
+		judge_own(space, &space->maps.v[i]);
+	account_reasons(space);
+	space->maps_read_ns = now_ns;
+	return err;
+}
+
+bool pick_register(struct space *space, uint64_t start, uint64_t end)
+{
+	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
+	enum uffd_result result;
+
+	if (ranges_cover(&space->registered, start, end))
+		return true;
+	result = uffd_register(space->uffd, start, end - start, mode);
+	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
+		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
+				 __ATOMIC_RELAXED);
+		return true;
+	}
+	if (result == UFFD_GONE)
+		space->gone = true;
+	(void)ranges_add(&space->unmanaged, start, end,
+			 result == UFFD_ERROR ? UHMM_REASON_APP_UFFD : UHMM_REASON_DEVICE);
+	return false;
+}
+
+/* ---- what must stay --------------------------------------------------------------------- */
+
+static int compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+bool pick_is_pinned(const struct space *space, uint64_t pgidx)
+{
+	return space->n_pinned && bsearch(&pgidx, space->pinned, space->n_pinned,
+					  sizeof(pgidx), compare_u64) != NULL;
+}
+
+static int pin_range(struct space *space, uint64_t start, uint64_t end)
+{
+	for (uint64_t i = space_pgidx(space, start); i <= space_pgidx(space, end); i++) {
+		if (space->n_pinned == space->pinned_cap) {
+			uint32_t cap = space->pinned_cap ? 2 * space->pinned_cap : 256;
+			uint64_t *pinned = realloc(space->pinned, cap * sizeof(*pinned));
+
+			if (!pinned)
+				return -ENOMEM;
+			space->pinned = pinned;
+			space->pinned_cap = cap;
+		}
+		if (space->n_pinned && space->pinned[space->n_pinned - 1] == i)
+			continue;
+		space->pinned[space->n_pinned++] = i;
+	}
+	return 0;
+}
+
+/* The mutexes that the thread holds. Their memory is the program's: nothing in it is believed,
+ * and the walk is bounded. Nodes never leave, so they can be read. */
+static int pin_robust_list(struct space *space, uint64_t head_addr)
+{
+	struct robust_list_head head;
+	uint64_t node, next;
+	int err;
+
+	if (pread(space->mem_fd, &head, sizeof(head), (off_t)head_addr) != sizeof(head))
+		return 0;
+	node = (uint64_t)(uintptr_t)head.list.next;
+	for (uint32_t i = 0; node != head_addr && i < ROBUST_NODES_MAX; i++) {
+		uint64_t futex = (node & ~1ull) + (uint64_t)head.futex_offset;
+
+		err = pin_range(space, node, node + sizeof(node));
+		if (err == 0)
+			err = pin_range(space, futex, futex + sizeof(uint32_t));
+		if (err < 0)
+			return err;
+		if (pread(space->mem_fd, &next, sizeof(next), (off_t)(node & ~1ull)) !=
+		    sizeof(next))
+			break;
+		node = next;
+	}
+	node = (uint64_t)(uintptr_t)head.list_op_pending;
+	if (node) {
+		err = pin_range(space, node, node + sizeof(node));
+		if (err == 0)
+			err = pin_range(space, node + (uint64_t)head.futex_offset,
+					node + (uint64_t)head.futex_offset + 4);
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+static int pin_thread(struct space *space, pid_t tid)
+{
+	uint64_t head = 0;
+	size_t len = 0;
+	int err;
+
+	if (syscall(SYS_get_robust_list, tid, &head, &len) < 0 || head < TCB_BEFORE)
+		return 0; /* it has gone, or it is no thread of a C library */
+	err = pin_range(space, head - TCB_BEFORE, head + TCB_AFTER);
+	return err < 0 ? err : pin_robust_list(space, head);
+}
+
+int pick_collect_pinned(struct space *space)
+{
+	char buf[8192] __attribute__((aligned(8)));
+	long n;
+	int err = 0;
+
+	space->n_pinned = 0;
+	if (lseek(space->task_fd, 0, SEEK_SET) < 0)
+		return -errno;
+	while ((n = syscall(SYS_getdents64, space->task_fd, buf, sizeof(buf))) > 0) {
+		for (long at = 0; at < n && err == 0;) {
+			const struct dirent64 *entry = (const void *)(buf + at);
+			pid_t tid = (pid_t)atoi(entry->d_name);
+
+			at += entry->d_reclen;
+			if (tid > 0)
+				err = pin_thread(space, tid);
+		}
+		if (err < 0)
+			return err;
+	}
+	if (n < 0)
+		return -errno;
+	if (space->n_pinned > 1)
+		qsort(space->pinned, space->n_pinned, sizeof(*space->pinned), compare_u64);
+	return 0;
+}
+
+/* ---- the pick --------------------------------------------------------------------------- */
+
+/* Present, anonymous, not the zero page: something that is worth a slot. */
+static int scan_present(const struct space *space, uint64_t start, uint64_t end, uint32_t max,
+			struct page_region *regions, uint64_t *ret_walked)
+{
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)regions,
+		.vec_len = PICK_REGIONS,
+		.max_pages = max,
+		.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO,
+		.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO,
+		.return_mask = PAGE_IS_PRESENT,
+	};
+	int n = ioctl(space->pagemap_fd, PAGEMAP_SCAN, &arg);
+
+	if (n < 0)
+		return -errno;
+	*ret_walked = arg.walk_end;
+	return n;
+}
+
+/* May this page leave now? Spares a referenced page once. */
+static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
+{
+	struct page_rec rec = pagemap_get(&space->map, pgidx);
+
+	if (page_rec_state(rec) != PAGE_RESIDENT || pick_is_pinned(space, pgidx))
+		return false;
+	if (rec.v & PAGE_REC_REFERENCED) {
+		(void)pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });
+		return any;
+	}
+	return true;
+}
+
+/* The chunk around addr, clipped to its mapping, registered; false: leave it alone. While the
+ * group is over its target whole mappings are registered, so that first touches are paced. */
+static bool pick_register_chunk(struct space *space, const struct mapping *m, uint64_t addr)
+{
+	uint64_t chunk = CHUNK_BYTES(space);
+	uint64_t start = addr & ~(chunk - 1), end = start + chunk;
+
+	if (ranges_find(&space->unmanaged, addr))
+		return false;
+	if (__atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED)) {
+		start = m->start;
+		end = m->end;
+	}
+	return pick_register(space, start < m->start ? m->start : start,
+			     end > m->end ? m->end : end);
+}
+
+static uint32_t pick_region(struct space *space, struct batch *batch, uint32_t n,
+			    const struct pick_request *request, const struct mapping *m,
+			    const struct page_region *region)
+{
+	uint64_t checked_chunk = UINT64_MAX;
+	bool usable = false;
+
+	for (uint64_t addr = region->start; addr < region->end && n < request->max;
+	     addr += space->page_size) {
+		if (addr / CHUNK_BYTES(space) != checked_chunk) {
+			checked_chunk = addr / CHUNK_BYTES(space);
+			usable = pick_register_chunk(space, m, addr);
+		}
+		if (usable && pick_wants(space, space_pgidx(space, addr), request->any))
+			batch_page(batch, n++)->pgidx = space_pgidx(space, addr);
+	}
+	return n;
+}
+
+static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t n,
+			     const struct pick_request *request, const struct mapping *m,
+			     uint64_t *at, uint64_t end)
+{
+	struct page_region regions[PICK_REGIONS];
+
+	while (*at < end && n < request->max && !space->gone) {
+		uint64_t walked = end;
+		int got = scan_present(space, *at, end, request->max - n, regions, &walked);
+
+		if (got < 0 || walked <= *at)
+			break;
+		for (int i = 0; i < got && n < request->max; i++)
+			n = pick_region(space, batch, n, request, m, &regions[i]);
+		*at = walked;
+	}
+	if (n < request->max)
+		*at = end;
+	return n;
+}
+
+uint32_t pick_pages(struct space *space, struct batch *batch, const struct pick_request *request,
+		    uint64_t *ret_at)
+{
+	uint64_t at = request->from;
+	uint32_t n = 0;
+
+	while (at < request->end && n < request->max && !space->gone) {
+		const struct mapping *m = maps_at_or_after(&space->maps, at);
+		uint64_t end;
+
+		if (!m || m->start >= request->end) {
+			at = request->end;
+			break;
+		}
+		if (at < m->start)
+			at = m->start;
+		end = m->end < request->end ? m->end : request->end;
+		if (m->is_stack && end > space->stack_top_addr)
+			end = space->stack_top_addr;
+		if (m->reason != UHMM_REASON_NONE || at >= end) {
+			at = m->end;
+			continue;
+		}
+		n = pick_mapping(space, batch, n, request, m, &at, end);
+		if (at >= end)
+			at = m->end;
+	}
+	*ret_at = at;
+	return n;
+}
+
+uint32_t pick_by_clock(struct space *space, struct batch *batch, uint32_t max)
+{
+	struct pick_request request = { .from = space->hand, .end = UINT64_MAX, .max = max };
+	uint64_t started = space->hand;
+	uint32_t n = pick_pages(space, batch, &request, &space->hand);
+
+	if (n || started == 0)
+		return n;
+	/* Around once: from the bottom up to where it began. */
+	request.from = 0;
+	request.end = started;
+	return pick_pages(space, batch, &request, &space->hand);
+}

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Makes and forgets spaces and groups, and keeps the registry of them. Called by control and,
+ * for forked children, by workers. Nothing here touches a program's pages but space_verify.
+ */
+#define _GNU_SOURCE
+#include "space.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "control.h"
+#include "log.h"
+#include "uffd.h"
+#include "worker.h"
+
+static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
+struct list registry_spaces = LIST_INIT(registry_spaces);
+struct list registry_groups = LIST_INIT(registry_groups);
+static uint64_t registry_next_id = 1;
+
+void registry_lock(void)
+{
+	pthread_mutex_lock(&registry_mutex);
+}
+
+void registry_unlock(void)
+{
+	pthread_mutex_unlock(&registry_mutex);
+}
+
+uint64_t clock_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- groups ----------------------------------------------------------------------------- */
+
+struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool make)
+{
+	static const uint8_t none[UHMM_TOKEN_BYTES];
+	bool anonymous = memcmp(token, none, UHMM_TOKEN_BYTES) == 0;
+	struct group *found = NULL;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_groups) {
+		struct group *group = list_entry(pos, struct group, link);
+
+		/* A token is a secret of 128 bits: who knows it belongs to the group. The
+		 * group without one is the uid's own. */
+		if (memcmp(group->token, token, UHMM_TOKEN_BYTES) == 0 &&
+		    (!anonymous || group->uid == uid)) {
+			found = group;
+			break;
+		}
+	}
+	if (!found && make) {
+		found = calloc(1, sizeof(*found));
+		if (found) {
+			memcpy(found->token, token, UHMM_TOKEN_BYTES);
+			found->uid = uid;
+			list_add_tail(&registry_groups, &found->link);
+		}
+	}
+	if (found)
+		found->n_refs++;
+	registry_unlock();
+	return found;
+}
+
+void group_put(struct group *group)
+{
+	if (!group)
+		return;
+	registry_lock();
+	if (--group->n_refs == 0)
+		list_del(&group->link);
+	else
+		group = NULL;
+	registry_unlock();
+	free(group);
+}
+
+void group_add_tier_pages(struct group *group, int64_t n)
+{
+	int64_t now = __atomic_add_fetch(&group->tier_pages, n, __ATOMIC_RELAXED);
+	uint64_t peak = stats_get(&group->tier_peak_pages);
+
+	while (now > (int64_t)peak &&
+	       !__atomic_compare_exchange_n(&group->tier_peak_pages, &peak, (uint64_t)now, true,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+/* ---- making and forgetting ------------------------------------------------------------ */
+
+static int space_init_arena(struct space *space)
+{
+	struct arena *arena = &space->family->arena;
+	struct space_unit *unit;
+	arena_off msgs;
+	int err;
+
+	err = arena_alloc(arena, &space->unit_off);
+	if (err < 0)
+		return err;
+	unit = space->unit = arena_ptr(arena, space->unit_off);
+	err = arena_alloc(arena, &msgs);
+	if (err < 0)
+		return err;
+	space->msgs = arena_ptr(arena, msgs);
+	unit->msgs = msgs;
+	unit->space_id = space->id;
+	memcpy(unit->token, space->token, UHMM_TOKEN_BYTES);
+	unit->n_batches = space->n_batches;
+	for (uint32_t i = 0; i < space->n_batches; i++) {
+		space->batches[i].chunk = i;
+		for (uint32_t k = 0; k < BATCH_UNITS; k++) {
+			err = arena_alloc(arena, &unit->batches[i].units[k]);
+			if (err < 0)
+				return err;
+			space->batches[i].units[k] = arena_ptr(arena, unit->batches[i].units[k]);
+		}
+	}
+	return 0;
+}
+
+static int space_init(struct space *space, struct space *parent)
+{
+	const struct config *config = space->env->config;
+	size_t bounce = BATCH_PAGES_MAX * space->page_size;
+	int err = 0;
+
+	space->batches = calloc(space->n_batches, sizeof(*space->batches));
+	space->mail_efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	space->agent_efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!space->batches || space->mail_efd < 0 || space->agent_efd < 0)
+		return -ENOMEM;
+	/* Memory of the fault path: there before the first fault, and never paged out. */
+	space->bounce = mmap(NULL, bounce + space->page_size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (space->bounce == MAP_FAILED)
+		return -ENOMEM;
+	(void)mlock2(space->bounce, bounce + space->page_size, MLOCK_ONFAULT);
+	space->zero_page = space->bounce + bounce;
+	if (parent)
+		space->family = family_ref(parent->family);
+	else
+		err = family_new(space->id, config->state_dir, config->max_arena_bytes,
+				 &space->family);
+	if (err == 0)
+		err = space_init_arena(space);
+	return err;
+}
+
+static void space_free_arena(struct space *space)
+{
+	struct arena *arena = &space->family->arena;
+	struct space_unit *unit = space->unit;
+
+	if (!unit)
+		return;
+	for (uint32_t i = 0; i < unit->n_batches; i++)
+		for (uint32_t k = 0; k < BATCH_UNITS; k++)
+			if (unit->batches[i].units[k])
+				arena_free(arena, unit->batches[i].units[k]);
+	if (unit->msgs)
+		arena_free(arena, unit->msgs);
+	arena_free(arena, space->unit_off);
+}
+
+static void space_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void space_free(struct space *space)
+{
+	if (space->store)
+		family_retire_store(space->family, space->store);
+	pagemap_deinit(&space->map);
+	if (space->family) {
+		space_free_arena(space);
+		family_unref(space->family);
+	}
+	ranges_deinit(&space->registered);
+	ranges_deinit(&space->unmanaged);
+	maps_deinit(&space->maps);
+	if (space->ring)
+		munmap(space->ring, sizeof(*space->ring));
+	if (space->bounce && space->bounce != MAP_FAILED)
+		munmap(space->bounce, (BATCH_PAGES_MAX + 1) * space->page_size);
+	int *fds[] = { &space->uffd,	 &space->sock,	    &space->pidfd,
+		       &space->mem_fd,	 &space->maps_fd,   &space->smaps_fd,
+		       &space->task_fd,	 &space->pagemap_fd, &space->status_fd,
+		       &space->ring_fd,	 &space->mail_efd,  &space->agent_efd };
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		space_close(fds[i]);
+	free(space->events);
+	free(space->pinned);
+	free(space->batches);
+	group_put(space->group);
+	pthread_mutex_destroy(&space->mail_lock);
+	free(space);
+}
+
+int space_new(const struct daemon_env *env, struct group *group, struct space *parent, int uffd,
+	      struct space **ret_space)
+{
+	struct space *space = calloc(1, sizeof(*space));
+	int err;
+
+	if (!space)
+		return -ENOMEM;
+	space->env = env;
+	space->page_size = env->page_size;
+	space->page_shift = (unsigned int)__builtin_ctzll(env->page_size);
+	space->n_batches = env->config->n_staging_chunks;
+	space->uffd = uffd;
+	space->sock = space->pidfd = space->mem_fd = space->maps_fd = space->smaps_fd = -1;
+	space->pagemap_fd = space->status_fd = space->ring_fd = space->task_fd = -1;
+	space->mail_efd = space->agent_efd = -1;
+	space->stack_top_addr = UINT64_MAX;
+	space->worker_cpu = -1;
+	space->n_refs = 1;
+	pthread_mutex_init(&space->mail_lock, NULL);
+	list_init(&space->mail);
+	list_init(&space->link);
+	registry_lock();
+	space->id = registry_next_id++;
+	group->n_refs++;
+	space->group = group;
+	registry_unlock();
+	if (getrandom(space->token, sizeof(space->token), 0) != sizeof(space->token))
+		err = -EIO;
+	else
+		err = space_init(space, parent);
+	if (err == 0 && !parent)
+		err = pagemap_init(&space->map, space->family);
+	if (err < 0) {
+		space->uffd = -1; /* still the caller's */
+		space_free(space);
+		return err;
+	}
+	registry_lock();
+	list_add_tail(&registry_spaces, &space->link);
+	registry_unlock();
+	*ret_space = space;
+	return 0;
+}
+
+struct space *space_ref(struct space *space)
+{
+	registry_lock();
+	space->n_refs++;
+	registry_unlock();
+	return space;
+}
+
+void space_unref(struct space *space)
+{
+	bool last;
+
+	if (!space)
+		return;
+	registry_lock();
+	last = --space->n_refs == 0;
+	if (last)
+		list_del(&space->link);
+	registry_unlock();
+	if (last)
+		space_free(space);
+}
+
+struct space *space_find_pid(pid_t pid)
+{
+	struct space *found = NULL;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (space->pid == pid && space_get_state(space) == SPACE_SERVING)
+			found = space;
+	}
+	if (found)
+		found->n_refs++;
+	registry_unlock();
+	return found;
+}
+
+struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES])
+{
+	struct space *found = NULL;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (memcmp(space->token, token, UHMM_TOKEN_BYTES) == 0 &&
+		    space_get_state(space) != SPACE_DEAD)
+			found = space;
+	}
+	if (found)
+		found->n_refs++;
+	registry_unlock();
+	return found;
+}
+
+unsigned int space_count(uid_t uid, unsigned int *ret_of_uid)
+{
+	unsigned int n = 0, of_uid = 0;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		n++;
+		of_uid += list_entry(pos, struct space, link)->uid == uid;
+	}
+	registry_unlock();
+	*ret_of_uid = of_uid;
+	return n;
+}
+
+/* ---- the program's /proc files -------------------------------------------------------- */
+
+static int space_open_one(pid_t pid, const char *name, int flags, int *ret_fd)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	space_close(ret_fd);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* Arguments, environment and auxiliary vector lie above the initial stack pointer (field 28 of
+ * /proc/PID/stat): ps and the kernel read them without asking us. */
+static void space_read_stat(struct space *space, pid_t pid)
+{
+	char path[64], text[2048], *at, *name_end;
+	uint64_t start_stack = 0;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	at = strchr(text, '(');
+	name_end = strrchr(text, ')');
+	if (!at || !name_end || name_end < at)
+		return;
+	snprintf(space->command, sizeof(space->command), "%.*s", (int)(name_end - at - 1), at + 1);
+	at = name_end + 2;
+	for (int field = 3; at && field < 28; field++) {
+		at = strchr(at, ' ');
+		if (at)
+			at++;
+	}
+	if (at)
+		start_stack = strtoull(at, NULL, 10);
+	if (start_stack)
+		space->stack_top_addr = (start_stack & ~(space->page_size - 1)) - space->page_size;
+}
+
+int space_open_proc(struct space *space, pid_t pid)
+{
+	int err = space_open_one(pid, "mem", O_RDWR, &space->mem_fd);
+
+	if (err == 0)
+		err = space_open_one(pid, "maps", O_RDONLY, &space->maps_fd);
+	if (err == 0)
+		err = space_open_one(pid, "smaps", O_RDONLY, &space->smaps_fd);
+	if (err == 0)
+		err = space_open_one(pid, "pagemap", O_RDONLY, &space->pagemap_fd);
+	if (err == 0)
+		err = space_open_one(pid, "status", O_RDONLY, &space->status_fd);
+	if (err == 0)
+		err = space_open_one(pid, "task", O_RDONLY | O_DIRECTORY, &space->task_fd);
+	if (err == 0)
+		space_read_stat(space, pid);
+	return err;
+}
+
+int space_verify(struct space *space, uint64_t addr)
+{
+	char *page = space->bounce;
+	uint8_t seen[UHMM_TOKEN_BYTES], token[UHMM_TOKEN_BYTES];
+	uint64_t done = 0;
+	enum uffd_result result;
+
+	if (getrandom(token, sizeof(token), 0) != sizeof(token))
+		return -EIO;
+	if (uffd_register(space->uffd, addr, space->page_size, UFFDIO_REGISTER_MODE_MISSING) !=
+	    UFFD_OK)
+		return -EPERM;
+	memset(page, 0, space->page_size);
+	memcpy(page, token, sizeof(token));
+	result = uffd_copy(space->uffd, addr, page, space->page_size, &done);
+	(void)uffd_unregister(space->uffd, addr, space->page_size);
+	if (result != UFFD_OK)
+		return -EPERM;
+	if (pread(space->mem_fd, seen, sizeof(seen), (off_t)addr) != sizeof(seen) ||
+	    memcmp(seen, token, sizeof(token)) != 0)
+		return -EPERM;
+	return 0;
+}
+
+/* ---- talking to the worker ------------------------------------------------------------ */
+
+int space_start_worker_locked(struct space *space)
+{
+	pthread_attr_t attr;
+	int err;
+
+	if (space->worker_started)
+		return 0;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 256 * 1024);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	space->n_refs++; /* the worker's */
+	err = -pthread_create(&space->worker, &attr, worker_run, space);
+	pthread_attr_destroy(&attr);
+	if (err < 0)
+		space->n_refs--;
+	else
+		space->worker_started = true;
+	return err;
+}
+
+int space_start_worker(struct space *space)
+{
+	int err;
+
+	registry_lock();
+	err = space_start_worker_locked(space);
+	registry_unlock();
+	return err;
+}
+
+void space_kick(struct space *space)
+{
+	uint64_t one = 1;
+
+	(void)!write(space->mail_efd, &one, sizeof(one));
+}
+
+void space_post(struct space *space, struct mail *mail)
+{
+	bool dead;
+
+	if (space_start_worker(space) < 0) {
+		mail->error = -EAGAIN;
+		control_complete(mail);
+		return;
+	}
+	pthread_mutex_lock(&space->mail_lock);
+	dead = space_get_state(space) == SPACE_DEAD;
+	if (!dead)
+		list_add_tail(&space->mail, &mail->link);
+	pthread_mutex_unlock(&space->mail_lock);
+	if (dead) {
+		mail->error = -ESRCH;
+		control_complete(mail);
+		return;
+	}
+	space_kick(space);
+}
+
+void space_agent_gone(struct space *space, enum uhmm_reason reason)
+{
+	uint32_t none = UHMM_REASON_NONE;
+
+	/* The first reason is the true one. */
+	(void)__atomic_compare_exchange_n(&space->agent_reason, &none, reason, false,
+					  __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	space_kick(space);
+}

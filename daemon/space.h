@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A space: one enrolled address space.
+ *
+ * Life:  space_new (control) -> ENROLLING -> space_start -> SERVING
+ *        SERVING -> DRAINING   its socket closed: exec or exit is in progress, or the agent
+ *                              ended; faults are served until an ioctl answers ESRCH
+ *        any -> DEAD           the address space is gone; the worker ends
+ *
+ * Owner: the space's worker, one thread that is started at the first thing there is to do
+ * (evict, serve a forked child). It alone reads the userfaultfd, applies events, changes the
+ * page map, fills and marks pages, opens and closes the gate for MOVE. So the one order of
+ * things that keeps bytes right is the program order of one function, worker_run, and needs
+ * no lock. Everybody else talks to it by mail.
+ *
+ * Members are grouped by who may touch them.
+ */
+#ifndef UHMMD_SPACE_H
+#define UHMMD_SPACE_H
+
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "family.h"
+#include "group.h"
+#include "maps.h"
+#include "pagemap.h"
+#include "ranges.h"
+#include "stats.h"
+#include "uhmm/wire.h"
+#include "util/list.h"
+
+struct config;
+struct tier;
+struct daemon_env;
+
+enum space_state {
+	SPACE_ENROLLING = 0, /* no userfaultfd yet, or not verified */
+	SPACE_SERVING,
+	SPACE_DRAINING,
+	SPACE_DEAD,
+};
+
+/* Where the agent and its things lie in the program. */
+struct space_layout {
+	uint64_t staging_addr;
+	uint64_t private_addr, private_bytes;
+	uint64_t ring_addr, ring_bytes;
+	uint64_t beacon_addr;
+	pid_t agent_tid;
+};
+
+/* A page of a batch. pgidx follows mremap. */
+struct batch_page {
+	uint64_t pgidx;
+	uint64_t slot; /* of the space's own store; the batch holds one reference on it */
+};
+
+enum batch_state {
+	BATCH_IDLE = 0,
+	BATCH_MOVING,	/* command is out, its staging chunk is registered: the gate is open */
+	BATCH_MOVED,	/* gate closed, records say what moved; the agent may not have answered */
+	BATCH_STORING,	/* command is out: the agent writes slots */
+	BATCH_FREEING,	/* command is out: the agent frees staging */
+};
+
+#define BATCH_PAGES_MAX 512u
+
+/* A batch's pages fill whole units of the arena. */
+#define BATCH_UNIT_PAGES (ARENA_UNIT / sizeof(struct batch_page))
+#define BATCH_UNITS (BATCH_PAGES_MAX / BATCH_UNIT_PAGES)
+
+/* One batch a staging chunk. Page i of the batch is page i of the chunk. */
+struct batch {
+	enum batch_state state;
+	uint32_t chunk;
+	uint32_t n_pages;
+	uint32_t seq;	    /* of the command that is out */
+	bool beacon;	    /* this batch takes the beacon page out and nothing else */
+	uint64_t opened_ns; /* when the gate was opened */
+	struct batch_page *units[BATCH_UNITS]; /* in the arena: a successor needs them */
+	uint64_t moved[BATCH_PAGES_MAX / 64];  /* bit: this page is in staging */
+	struct {
+		uint16_t first, n; /* pages of the batch */
+	} runs[BATCH_PAGES_MAX];   /* of the STORE that is out */
+	uint32_t n_runs;
+};
+
+static inline struct batch_page *batch_page(const struct batch *batch, uint32_t i)
+{
+	return &batch->units[i / BATCH_UNIT_PAGES][i % BATCH_UNIT_PAGES];
+}
+
+static inline bool batch_has_moved(const struct batch *batch, uint32_t i)
+{
+	return batch->moved[i / 64] >> (i % 64) & 1;
+}
+
+/* In the arena: what a successor needs to take the space over. */
+struct space_unit {
+	uint64_t space_id;
+	int32_t pid;
+	uint32_t uid;
+	uint8_t token[UHMM_TOKEN_BYTES];
+	struct space_layout layout;
+	arena_off root; /* of the page map */
+	arena_off msgs;
+	uint32_t n_batches;
+	uint32_t beacon_out;
+	struct {
+		uint32_t state; /* enum batch_state */
+		uint32_t n_pages;
+		arena_off units[BATCH_UNITS];
+	} batches[UHMM_RING_BOXES];
+};
+
+/* A fault whose message was read and that is not resolved yet. */
+struct fault {
+	uint64_t addr;
+	uint64_t read_ns; /* when the read of its message returned */
+	uint32_t tid;	  /* in the faulting task's pid namespace */
+	bool write;
+	bool paced; /* waits for room */
+};
+
+#define SPACE_FAULTS_MAX 1024u
+#define SPACE_MSGS_MAX 126u
+#define SPACE_STREAMS 8u
+
+/* In the arena: the last messages that were read, so that a successor finishes them. */
+struct msgs_unit {
+	uint32_t n;
+	uint32_t n_applied;
+	uint64_t reserved;
+	struct uffd_msg msgs[SPACE_MSGS_MAX];
+};
+
+/* Sequential faults of one thread widen its window. */
+struct stream {
+	uint32_t tid;
+	uint32_t window; /* pages to bring along */
+	uint64_t next;	 /* page index that would continue it */
+};
+
+enum mail_type {
+	MAIL_EVICT,   /* bytes, 0: all */
+	MAIL_RESTORE, /* everything */
+	MAIL_MIGRATE, /* a range */
+	MAIL_QUERY,   /* a range */
+	MAIL_AGENT,   /* a child, or a restarted agent, has enrolled */
+	MAIL_QUIT,    /* bring everything home, and take nothing out again */
+};
+
+/* A new agent for a space that exists. Descriptors that are taken over become -1. */
+struct attach {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	int sock;
+	int ring_fd;
+	struct uhmm_ring *ring;
+	struct space_layout layout;
+};
+
+/* A request to a worker. The sender owns it until it is posted, then the worker; the worker
+ * hands it to control_complete, which answers and frees it. */
+struct mail {
+	struct list link;
+	enum mail_type type;
+	uint64_t conn_id; /* whom control answers; 0: nobody */
+	uint64_t addr, bytes;
+	bool home, hold;
+	/* the answer */
+	int error;
+	uint64_t pages;
+	unsigned char *where; /* QUERY: one byte a page; heap, freed with the mail */
+	size_t n_where;
+	struct attach attach; /* AGENT */
+};
+
+struct space {
+	/* Guarded by the registry's lock. */
+	struct list link;
+	unsigned int n_refs;
+
+	/* Set before the worker starts, never changed after. */
+	uint64_t id;
+	const struct daemon_env *env;
+	struct group *group;
+	struct family *family;
+	uint8_t token[UHMM_TOKEN_BYTES];
+	uint64_t page_size;
+	unsigned int page_shift;
+
+	/* Set by control at enrolment; a child's are set while its worker runs, behind
+	 * `identified` (release/acquire). */
+	bool identified;
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	char command[64];
+	int pidfd, mem_fd, maps_fd, smaps_fd, pagemap_fd, status_fd, task_fd;
+	uint64_t stack_top_addr; /* from here up the initial stack stays */
+	int ring_fd;
+	struct uhmm_ring *ring;
+	int agent_efd; /* the agent's answers */
+	int sock;      /* to the agent; -1: none */
+	struct space_layout layout;
+
+	/* Any thread. */
+	int uffd;
+	int mail_efd;
+	pthread_mutex_t mail_lock;
+	struct list mail;
+	uint32_t state;		/* enum space_state, atomic */
+	uint32_t agent_reason;	/* enum uhmm_reason, atomic: why there is no agent; 0: there is */
+	uint64_t want_pages;	/* to evict, atomic, by the target keeper */
+	uint64_t leaving_pages; /* in batches: counted in host RAM still, atomic */
+	uint64_t host_pages;	/* sampled, atomic */
+	uint64_t locked_kb;	/* VmLck, sampled, atomic */
+	uint64_t tier_pages;	/* atomic */
+	uint64_t registered_bytes; /* atomic */
+	uint64_t why_not_bytes[UHMM_REASON_MAX]; /* atomic, as of the last scan */
+	bool hold;		/* atomic: an administrator wants it home */
+	struct stats stats;
+	bool worker_started; /* guarded by the registry's lock */
+
+	/* The worker's own. */
+	pthread_t worker;
+	struct pagemap map;
+	struct ranges registered;
+	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
+	uint64_t unmanaged_ns;
+	struct maps maps;
+	uint64_t maps_read_ns;
+	struct store *store; /* of the tier that pages leave to; NULL until first needed */
+	uint64_t n_slots_free_kept;
+	struct batch *batches;
+	uint32_t n_batches;
+	bool beacon_out;
+	bool gone;		 /* an ioctl said ESRCH */
+	bool restoring, quitting;
+	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
+	uint64_t current_at;	 /* how far it is: an address */
+	uint64_t current_end;
+	uint64_t current_left;	 /* pages that it may still take out */
+	uint64_t current_evicted; /* stats.evicted when it began */
+	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
+	uint64_t hand;		 /* the clock's hand: an address */
+	uint64_t *pinned;	 /* page indices that must stay, sorted */
+	uint32_t n_pinned, pinned_cap;
+	struct space_unit *unit; /* in the arena */
+	arena_off unit_off;
+	struct msgs_unit *msgs; /* in the arena */
+	struct uffd_msg *events; /* read and not applied yet */
+	uint32_t n_events, events_cap;
+	struct range raced;	 /* unregistered with an event unread: see home.c */
+	uint32_t n_unmarked;	 /* records that may carry UNMARKED */
+	struct fault faults[SPACE_FAULTS_MAX];
+	uint32_t n_faults;
+	struct stream streams[SPACE_STREAMS];
+	uint32_t stream_next;
+	char *bounce;	 /* BATCH_PAGES_MAX pages, for what cannot be filled from a mapping */
+	char *zero_page;
+	int worker_cpu;
+	uint32_t follow_countdown;
+	bool readable; /* the userfaultfd, at the last look */
+};
+
+/* What all spaces share; made by main, constant after. */
+struct daemon_env {
+	const struct config *config;
+	struct tier *tier;
+	uint64_t page_size;
+};
+
+/* ---- the registry: every space and group; any thread ------------------------------- */
+void registry_lock(void);
+void registry_unlock(void);
+extern struct list registry_spaces; /* with the lock held */
+extern struct list registry_groups; /* with the lock held */
+
+/* The group of this token, or a new one if it is not there and `make`; with a reference. */
+struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool make);
+void group_put(struct group *group);
+
+/* ---- spaces --------------------------------------------------------------------------- */
+/* A space in ENROLLING. Takes over uffd (may be -1 until enrolment). `parent` NULL: a family
+ * of its own. The caller holds one reference. */
+int space_new(const struct daemon_env *env, struct group *group, struct space *parent, int uffd,
+	      struct space **ret_space);
+struct space *space_ref(struct space *space);
+void space_unref(struct space *space); /* NULL is fine */
+struct space *space_find_pid(pid_t pid);	 /* the newest of that pid; with a reference */
+struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES]); /* with a reference */
+unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
+
+/* Open the /proc files of `pid`; they stay bound to its present address space. */
+int space_open_proc(struct space *space, pid_t pid);
+/* Is the space's userfaultfd one of the address space that mem_fd reads? Fills `addr`, a page
+ * that was never touched and is the agent's own. */
+int space_verify(struct space *space, uint64_t addr);
+
+/* Start the worker if it does not run. The second one with the registry's lock held. */
+int space_start_worker(struct space *space);
+int space_start_worker_locked(struct space *space);
+/* Hand a request to the worker, starting it if need be. Takes over the mail. */
+void space_post(struct space *space, struct mail *mail);
+/* Make the worker look around. Any thread, never blocks. */
+void space_kick(struct space *space);
+/* The agent's socket closed, or it was told to go. */
+void space_agent_gone(struct space *space, enum uhmm_reason reason);
+
+static inline enum space_state space_get_state(const struct space *space)
+{
+	return (enum space_state)__atomic_load_n(&space->state, __ATOMIC_ACQUIRE);
+}
+
+static inline bool space_has_agent(const struct space *space)
+{
+	return __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
+	       __atomic_load_n(&space->agent_reason, __ATOMIC_ACQUIRE) == UHMM_REASON_NONE &&
+	       __atomic_load_n(&space->sock, __ATOMIC_ACQUIRE) >= 0;
+}
+
+static inline uint64_t space_pgidx(const struct space *space, uint64_t addr)
+{
+	return addr >> space->page_shift;
+}
+
+static inline uint64_t space_addr(const struct space *space, uint64_t pgidx)
+{
+	return pgidx << space->page_shift;
+}
+
+/* Nanoseconds of the monotonic clock. */
+uint64_t clock_now_ns(void);
+
+#endif

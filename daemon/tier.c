@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Tiers: loads a backend plug-in, checks its ABI once, fills what it left out, and
+ * keeps the tier's capacity. Opened by main before any thread runs.
+ */
+#include "tier.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "log.h"
+#include "util/size.h"
+#include "util/spec.h"
+
+#define TIER_PARAMS_MAX 32
+
+static const void *tier_no_map(struct uhmm_store *store)
+{
+	(void)store;
+	return NULL;
+}
+
+static int tier_no_fd(struct uhmm_store *store)
+{
+	(void)store;
+	return -EOPNOTSUPP;
+}
+
+static void tier_log(int priority, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	log_vwrite(priority, fmt, args);
+	va_end(args);
+}
+
+static int tier_load(const struct config *config, const char *backend, struct tier *tier)
+{
+	char path[4096];
+	const struct uhmm_backend_ops *ops;
+	uhmm_backend_entry_fn entry;
+
+	if (strchr(backend, '/') || snprintf(path, sizeof(path), "%s/%s.so", config->plugin_dir,
+					     backend) >= (int)sizeof(path))
+		return -EINVAL;
+	tier->module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!tier->module) {
+		log_err("backend %s: %s", backend, dlerror());
+		return -ENOENT;
+	}
+	*(void **)&entry = dlsym(tier->module, "uhmm_backend_entry");
+	ops = entry ? entry() : NULL;
+	if (!ops || ops->abi != UHMM_BACKEND_ABI || ops->size > sizeof(tier->filled) ||
+	    ops->size < offsetof(struct uhmm_backend_ops, store_map)) {
+		log_err("backend %s: %s is not a plug-in of ABI %u", backend, path,
+			UHMM_BACKEND_ABI);
+		return -ENOEXEC;
+	}
+	memcpy(&tier->filled, ops, ops->size);
+	if (!tier->filled.store_map)
+		tier->filled.store_map = tier_no_map;
+	if (!tier->filled.store_fd)
+		tier->filled.store_fd = tier_no_fd;
+	tier->ops = &tier->filled;
+	return 0;
+}
+
+/* The capacity is the daemon's business; the other parameters are the backend's. */
+static int tier_take_capacity(struct tier *tier, struct uhmm_backend_param *params)
+{
+	size_t out = 0;
+	uint64_t bytes;
+
+	for (size_t i = 0; params[i].key; i++) {
+		if (strcmp(params[i].key, "capacity") != 0) {
+			params[out++] = params[i];
+			continue;
+		}
+		if (size_parse(params[i].value, &bytes) < 0) {
+			log_err("backend %s: capacity '%s' is not a size", tier->name,
+				params[i].value);
+			return -EINVAL;
+		}
+		tier->capacity_pages = bytes / (uint64_t)sysconf(_SC_PAGESIZE);
+	}
+	params[out].key = NULL;
+	return 0;
+}
+
+static int tier_open_backend(const struct config *config, struct tier *tier,
+			     const struct uhmm_backend_param *params)
+{
+	struct uhmm_backend_env env = {
+		.size = sizeof(env),
+		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
+		.tier_name = tier->name,
+		.pages_dir = config->pages_dir,
+		.log = tier_log,
+	};
+
+	return tier->ops->tier_open(&env, params, &tier->backend);
+}
+
+int tier_open(const struct config *config, const char *spec, struct tier **ret_tier)
+{
+	struct uhmm_backend_param params[TIER_PARAMS_MAX + 1];
+	char buf[1024], *backend;
+	struct tier *tier;
+	int err;
+
+	err = spec_parse(spec, buf, sizeof(buf), &backend, params, TIER_PARAMS_MAX);
+	if (err < 0) {
+		log_err("backend '%s': not of the form NAME or NAME:key=value,...", spec);
+		return err;
+	}
+	tier = calloc(1, sizeof(*tier));
+	if (!tier)
+		return -ENOMEM;
+	tier->capacity_pages = UINT64_MAX;
+	snprintf(tier->name, sizeof(tier->name), "%s", backend);
+	err = tier_take_capacity(tier, params);
+	if (err == 0)
+		err = tier_load(config, backend, tier);
+	if (err == 0)
+		err = tier_open_backend(config, tier, params);
+	if (err < 0) {
+		tier_close(tier);
+		return err;
+	}
+	*ret_tier = tier;
+	return 0;
+}
+
+void tier_close(struct tier *tier)
+{
+	if (!tier)
+		return;
+	if (tier->backend)
+		tier->ops->tier_close(tier->backend);
+	if (tier->module)
+		dlclose(tier->module);
+	free(tier);
+}
+
+uint32_t tier_take(struct tier *tier, uint32_t n)
+{
+	uint64_t used = __atomic_load_n(&tier->n_used, __ATOMIC_RELAXED), peak;
+	uint64_t grant;
+
+	do {
+		grant = used >= tier->capacity_pages ? 0 : tier->capacity_pages - used;
+		if (grant > n)
+			grant = n;
+	} while (!__atomic_compare_exchange_n(&tier->n_used, &used, used + grant, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	used += grant;
+	peak = __atomic_load_n(&tier->n_peak, __ATOMIC_RELAXED);
+	while (used > peak && !__atomic_compare_exchange_n(&tier->n_peak, &peak, used, true,
+							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	return (uint32_t)grant;
+}
+
+void tier_release(struct tier *tier, uint32_t n)
+{
+	__atomic_fetch_sub(&tier->n_used, n, __ATOMIC_RELAXED);
+}
+
+int tier_store_open(struct tier *tier, const char *name, struct uhmm_store **ret_store,
+		    const void **ret_map)
+{
+	int err = tier->ops->store_open(tier->backend, name, ret_store);
+
+	if (err == 0)
+		*ret_map = tier->ops->store_map(*ret_store);
+	return err;
+}
+
+void tier_store_close(struct tier *tier, struct uhmm_store *store)
+{
+	tier->ops->store_close(store);
+}

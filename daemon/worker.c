@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The worker of a space. One thread does everything that touches the space's pages, in this
+ * order, for ever:
+ *
+ *   wait for: a message of the userfaultfd, an answer of the agent, mail, a time
+ *   close the gate, read, apply events      fault_read
+ *   serve faults                            fault_serve_all
+ *   requests                                home_step
+ *   advance and start batches               evict_step
+ *   let go of what is all home              home_release
+ *
+ * So the one order of things needs no lock: it is the order of this loop.
+ *
+ * Latency depends on where it runs: a handler on the faulting thread's own CPU is woken several
+ * times faster than one elsewhere, so the worker follows the thread that faults.
+ */
+#define _GNU_SOURCE
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "control.h"
+#include "evict.h"
+#include "fault.h"
+#include "home.h"
+#include "log.h"
+#include "pick.h"
+#include "tier.h"
+#include "uffd.h"
+
+/* Nothing to do: look around this often. */
+#define IDLE_NS 200000000
+/* Something waits for a time or for a thread of the program. */
+#define RETRY_NS 1000000
+/* The address space is ending: ask whether it has. */
+#define DRAIN_NS 5000000
+#define RELEASE_NS 500000000u
+/* Every so many faults, look where the faulting thread runs. */
+#define FOLLOW_FAULTS 64u
+
+/* ---- where it runs ---------------------------------------------------------------------- */
+
+/* Field 39 of /proc/TID/stat: the CPU that the thread ran on last. */
+static int cpu_of(pid_t pid, uint32_t tid)
+{
+	char path[64], text[1024], *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%u/stat", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return -1;
+	text[n] = '\0';
+	at = strrchr(text, ')');
+	for (int field = 2; at && field < 39; field++) {
+		at = strchr(at + 1, ' ');
+	}
+	return at ? atoi(at + 1) : -1;
+}
+
+static void worker_follow(struct space *space)
+{
+	cpu_set_t set;
+	int cpu;
+
+	if (space->n_faults == 0 || space->follow_countdown-- > 0)
+		return;
+	space->follow_countdown = FOLLOW_FAULTS;
+	cpu = cpu_of(space->pid, space->faults[0].tid);
+	if (cpu < 0 || cpu == space->worker_cpu || cpu >= CPU_SETSIZE)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET((size_t)cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) == 0)
+		space->worker_cpu = cpu;
+}
+
+/* ---- the loop --------------------------------------------------------------------------- */
+
+static void worker_drain_eventfd(int fd)
+{
+	uint64_t count;
+
+	(void)!read(fd, &count, sizeof(count));
+}
+
+static struct mail *worker_next_mail(struct space *space)
+{
+	struct mail *mail = NULL;
+
+	pthread_mutex_lock(&space->mail_lock);
+	if (!list_empty(&space->mail)) {
+		mail = list_entry(space->mail.next, struct mail, link);
+		/* One long request at a time; a new agent must not wait for it. */
+		if (space->current && mail->type != MAIL_QUERY && mail->type != MAIL_AGENT)
+			mail = NULL;
+		else
+			list_del(&mail->link);
+	}
+	pthread_mutex_unlock(&space->mail_lock);
+	return mail;
+}
+
+static int64_t worker_timeout(const struct space *space)
+{
+	if (space->n_events || space->n_faults || space->n_unmarked)
+		return RETRY_NS;
+	if (space->current || evict_is_busy(space))
+		return RETRY_NS;
+	if (stats_get(&space->want_pages) && space_has_agent(space))
+		return RETRY_NS;
+	if (space_get_state(space) == SPACE_DRAINING)
+		return DRAIN_NS;
+	return IDLE_NS;
+}
+
+static void worker_wait(struct space *space, bool at_once)
+{
+	struct pollfd fds[] = {
+		{ .fd = space->uffd, .events = POLLIN },
+		{ .fd = space->mail_efd, .events = POLLIN },
+		{ .fd = space->agent_efd, .events = POLLIN },
+	};
+	struct timespec timeout = { .tv_nsec = at_once ? 0 : worker_timeout(space) };
+
+	if (ppoll(fds, 3, &timeout, NULL) <= 0)
+		return;
+	if (fds[1].revents)
+		worker_drain_eventfd(space->mail_efd);
+	if (fds[2].revents)
+		worker_drain_eventfd(space->agent_efd);
+	space->readable = fds[0].revents & POLLIN;
+}
+
+static void worker_take_mail(struct space *space)
+{
+	struct mail *mail;
+
+	while ((mail = worker_next_mail(space)))
+		home_take_mail(space, mail);
+}
+
+/* Is the address space still there? Asked when its socket closed, and now and then of a child
+ * that we know no process of. */
+static void worker_check_alive(struct space *space)
+{
+	bool doubtful = space_get_state(space) == SPACE_DRAINING || !space_has_agent(space);
+
+	if (doubtful && uffd_alive(space->uffd) == UFFD_GONE)
+		space->gone = true;
+}
+
+static void worker_publish(struct space *space)
+{
+	uint64_t before = stats_get(&space->tier_pages), now = space->map.n_away;
+
+	if (before == now)
+		return;
+	__atomic_store_n(&space->tier_pages, now, __ATOMIC_RELAXED);
+	group_add_tier_pages(space->group, (int64_t)now - (int64_t)before);
+}
+
+static void worker_release(struct space *space, uint64_t *last_ns)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	/* All home after a request: at once. Otherwise it can wait. */
+	bool all_home = space->map.n_away == 0 && (space->hold || space->quitting);
+
+	if (space->registered.n == 0 || space->current ||
+	    __atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED))
+		return;
+	if (!all_home && now_ns - *last_ns < RELEASE_NS)
+		return;
+	*last_ns = now_ns;
+	home_release(space);
+}
+
+/* Growth that escapes between two looks at the maps is what a target overshoots by. */
+static void worker_pace(struct space *space)
+{
+	if (!__atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED) || !space_has_agent(space) ||
+	    !space->beacon_out || space->n_events ||
+	    pick_refresh_maps(space, space->env->config->sample_usec * 1000u) < 0)
+		return;
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+
+		if (m->reason == UHMM_REASON_NONE && !ranges_find(&space->unmanaged, m->start) &&
+		    !(m->is_stack && m->end > space->stack_top_addr))
+			(void)pick_register(space, m->start, m->end);
+	}
+}
+
+static void worker_end(struct space *space)
+{
+	struct mail *mail;
+
+	pthread_mutex_lock(&space->mail_lock);
+	__atomic_store_n(&space->state, SPACE_DEAD, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&space->mail_lock);
+	if (space->current) {
+		space->current->error = -ESRCH;
+		control_complete(space->current);
+		space->current = NULL;
+	}
+	while ((mail = worker_next_mail(space))) {
+		mail->error = -ESRCH;
+		control_complete(mail);
+	}
+	group_add_tier_pages(space->group, -(int64_t)stats_get(&space->tier_pages));
+	stats_add(&space->tier_pages, -stats_get(&space->tier_pages));
+	log_debug("space %llu (pid %d): ended", (unsigned long long)space->id, space->pid);
+}
+
+void *worker_run(void *arg)
+{
+	struct space *space = arg;
+	uint64_t released_ns = clock_now_ns(), alive_ns = released_ns;
+	bool more = false;
+
+	prctl(PR_SET_NAME, "uhmmd-worker", 0, 0, 0);
+	while (!space->gone) {
+		worker_wait(space, more);
+		if (space->readable || space->n_events) {
+			space->readable = false;
+			fault_read(space);
+			worker_follow(space);
+		}
+		fault_serve_all(space);
+		worker_take_mail(space);
+		more = home_step(space);
+		evict_step(space);
+		worker_pace(space);
+		worker_release(space, &released_ns);
+		worker_publish(space);
+		if (clock_now_ns() - alive_ns > DRAIN_NS) {
+			alive_ns = clock_now_ns();
+			worker_check_alive(space);
+		}
+	}
+	worker_end(space);
+	space_unref(space);
+	return NULL;
+}
