@@ -8,7 +8,7 @@ QUIET_CONFIGURE = cmake --log-level=WARNING --preset
 .PHONY: all deps demo check asan tsan bench clang guest-check install clean
 
 all:
-	@$(QUIET_CONFIGURE) dev
+	@$(QUIET_CONFIGURE) dev >/dev/null
 	@$(BUILD) dev -j $(JOBS)
 
 deps:
