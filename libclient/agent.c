@@ -406,8 +406,14 @@ static void add_slot_file(struct uhmm_agent *agent, int fd)
 	agent->slot_files[agent->n_slot_files++] = fd;
 }
 
-/* Wait for one packet and act on it. False: the connection is over. */
-static bool serve_packet(struct uhmm_agent *agent)
+enum packet_result {
+	PACKET_SERVED,
+	PACKET_QUIT,
+	PACKET_LOST, /* the daemon is gone, or does not follow wire.h */
+};
+
+/* Wait for one packet and act on it. */
+static enum packet_result serve_packet(struct uhmm_agent *agent)
 {
 	union agent_packet packet;
 	union agent_control control;
@@ -427,21 +433,35 @@ static bool serve_packet(struct uhmm_agent *agent)
 	msg.msg_flags = 0;
 	n = sys_call3(SYS_recvmsg, agent->sock, (long)&msg, MSG_CMSG_CLOEXEC);
 	if (n == -EINTR)
-		return true;
+		return PACKET_SERVED;
 	if (n < (long)sizeof(packet.h))
-		return false;
+		return PACKET_LOST;
 	fd = take_descriptor(&msg, &control);
 	switch (packet.h.type) {
 	case UHMM_MSG_DOORBELL:
 		while (look_at_boxes(agent))
 			;
-		return true;
+		return PACKET_SERVED;
 	case UHMM_MSG_SLOTS:
 		add_slot_file(agent, fd);
-		return true;
-	default: /* QUIT, or a daemon that does not follow wire.h */
-		return false;
+		return PACKET_SERVED;
+	case UHMM_MSG_QUIT:
+		return PACKET_QUIT;
+	default:
+		return PACKET_LOST;
 	}
+}
+
+/*
+ * The daemon is gone and did not say QUIT: memory may be away, and our userfaultfd may be the
+ * last. While it is open, whoever touches that memory waits; if it were closed they would read
+ * zeros. So keep it until the program ends. This is where an agent would look for the next
+ * daemon, and hand the userfaultfd back.
+ */
+static void hold_userfaultfd(struct uhmm_agent *agent)
+{
+	while (__atomic_load_n(&agent->go, __ATOMIC_ACQUIRE) == AGENT_GO_RUN)
+		(void)sys_call4(SYS_futex, (long)&agent->go, FUTEX_WAIT_PRIVATE, AGENT_GO_RUN, 0);
 }
 
 static void announce(struct uhmm_agent *agent, uint32_t state)
@@ -452,6 +472,8 @@ static void announce(struct uhmm_agent *agent, uint32_t state)
 
 void uhmm_agent_main(struct uhmm_agent *agent)
 {
+	enum packet_result result;
+
 	if (!become_harmless(agent)) {
 		announce(agent, UHMM_AGENT_FAILED);
 		agent_end(agent, UHMM_AGENT_FAILED);
@@ -460,10 +482,11 @@ void uhmm_agent_main(struct uhmm_agent *agent)
 	while (__atomic_load_n(&agent->go, __ATOMIC_ACQUIRE) == AGENT_GO_WAIT)
 		(void)sys_call4(SYS_futex, (long)&agent->go, FUTEX_WAIT_PRIVATE, AGENT_GO_WAIT, 0);
 	if (__atomic_load_n(&agent->go, __ATOMIC_RELAXED) == AGENT_GO_RUN) {
-		while (serve_packet(agent))
-			;
-		/* The connection ended while the program lives. An agent that outlives its
-		 * daemon would look for the next one here, and hand back its userfaultfd. */
+		do {
+			result = serve_packet(agent);
+		} while (result == PACKET_SERVED);
+		if (result == PACKET_LOST)
+			hold_userfaultfd(agent);
 	}
 	agent_end(agent, UHMM_AGENT_ENDED);
 }
