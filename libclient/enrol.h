@@ -11,7 +11,7 @@
 
 /* Why a process is not managed, for people. */
 struct enrol_why {
-	uint32_t reason; /* enum uhmm_reason; NONE: the daemon was not reached */
+	uint32_t reason; /* enum uhmm_reason; NONE: the text says it all */
 	char text[sizeof(((struct uhmm_msg_refuse *)0)->text)]; /* one line, no newline */
 };
 

@@ -146,6 +146,15 @@ static bool welcome_is_sane(const struct uhmm_msg_welcome *welcome)
 	       welcome->staging_chunk_bytes % spawn_page_bytes() == 0;
 }
 
+static int why_no_connection(struct enrol_why *why, const char *what, const char *path, int err)
+{
+	size_t len = strlen(what);
+
+	(void)journey_why(why, UHMM_REASON_NONE, what, err);
+	memcpy(why->text + len, path, strnlen(path, LINK_PATH_MAX) + 1);
+	return err;
+}
+
 static int connect_to(struct enrol *self, struct enrol_why *why)
 {
 	int sock = link_connect(self->path, ANSWER_MS);
@@ -154,13 +163,13 @@ static int connect_to(struct enrol *self, struct enrol_why *why)
 	switch (sock) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		return journey_why(why, UHMM_REASON_NONE, "no daemon at the socket", sock);
+		return why_no_connection(why, "no daemon at ", self->path, sock);
 	case -EACCES:
 	case -EPERM:
-		return journey_why(why, UHMM_REASON_NONE, "no right to use the socket", sock);
+		return why_no_connection(why, "no right to use ", self->path, sock);
 	default:
 		if (sock < 0)
-			return journey_why(why, UHMM_REASON_NONE, "cannot connect", sock);
+			return why_no_connection(why, "cannot connect to ", self->path, sock);
 		return 0;
 	}
 }

@@ -39,7 +39,7 @@ static void line_add(struct line *line, const char *text)
 	line->len += len;
 }
 
-static void report(const char *path, const struct enrol_why *why)
+static void report(const struct enrol_why *why)
 {
 	const char *quiet = getenv("UHMM_QUIET");
 	struct line line = { .len = 0 };
@@ -48,11 +48,7 @@ static void report(const char *path, const struct enrol_why *why)
 		return;
 	line_add(&line, "uhmm: not managed: ");
 	line_add(&line, why->text);
-	if (why->reason == UHMM_REASON_NONE) {
-		line_add(&line, " (socket ");
-		line_add(&line, path);
-		line_add(&line, ")");
-	} else {
+	if (why->reason != UHMM_REASON_NONE) {
 		line_add(&line, " (");
 		line_add(&line, uhmm_reason_name(why->reason));
 		line_add(&line, ")");
@@ -64,14 +60,12 @@ static void report(const char *path, const struct enrol_why *why)
 __attribute__((constructor)) static void preload_init(void)
 {
 	struct enrol_why why = { .reason = UHMM_REASON_NONE };
-	const char *path;
 
 	/* A set-user-id program must not talk to a socket that its caller names. */
 	if (getauxval(AT_SECURE))
 		return;
-	path = enrol_default_path();
-	if (enrol_process(path, &why) < 0)
-		report(path, &why);
+	if (enrol_process(enrol_default_path(), &why) < 0)
+		report(&why);
 }
 
 EXPORT int uhmm_preload_enrol(const char *path)

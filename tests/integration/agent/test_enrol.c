@@ -79,8 +79,7 @@ START_TEST(no_daemon_is_one_line)
 
 	unlink(mock.socket_path);
 	victim_start(&mock, &victim, "hello", NULL);
-	snprintf(says, sizeof(says),
-		 "uhmm: not managed: no daemon at the socket (socket %s)\n", mock.socket_path);
+	snprintf(says, sizeof(says), "uhmm: not managed: no daemon at %s\n", mock.socket_path);
 	expect_unmanaged(says);
 }
 END_TEST
