@@ -89,7 +89,8 @@ void request_hello(struct control *control, struct conn *conn, const struct uhmm
 				 __ATOMIC_RELAXED);
 	}
 	conn->state = CONN_ASKING;
-	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	if (conn->role == UHMM_ROLE_RUNNER)
+		(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
 }
 
 /* The space that a request is about, if the client may ask. */

@@ -30,7 +30,8 @@
  * `child` is the same, but WELCOME carries [the space's userfaultfd, ring memfd,
  * eventfd] and ENROL carries no descriptor.
  *
- * Journey of `admin` and `runner`: REQUEST -> any number of TEXT, then DONE.
+ * Journey of `admin` and `runner`: REQUEST -> any number of TEXT, then DONE. A runner's HELLO
+ * is answered by READY; an admin's only when it is refused.
  */
 #ifndef UHMM_WIRE_H
 #define UHMM_WIRE_H
