@@ -28,7 +28,7 @@ struct uhmm_agent {
 	uint32_t n_chunks;
 	int32_t sock, uffd, event_fd; /* the same numbers in the agent's own table */
 	uint32_t go;		      /* futex, enum agent_go */
-	uint32_t tid;		      /* futex; written at clone, cleared by the kernel at the end */
+	uint32_t tid;		      /* futex; set by clone, cleared by the kernel at the end */
 	uint32_t n_slot_files;	      /* from here on the agent's alone */
 	int32_t slot_files[AGENT_SLOT_FILES_MAX];
 };

@@ -133,7 +133,8 @@ static int recv_answer(int sock, uint32_t want, size_t bytes, union answer *answ
 		sys_close(fds[i]);
 	if (answer->h.type == UHMM_MSG_REFUSE && (size_t)n == sizeof(answer->refuse))
 		return journey_why_refused(why, &answer->refuse);
-	return journey_why(why, UHMM_REASON_PROTOCOL, "the daemon's answer makes no sense", -EPROTO);
+	return journey_why(why, UHMM_REASON_PROTOCOL, "the daemon's answer makes no sense",
+			   -EPROTO);
 }
 
 static bool welcome_is_sane(const struct uhmm_msg_welcome *welcome)
@@ -381,7 +382,8 @@ int journey_end_agent(struct enrol *self)
 	if (!err)
 		err = journey_send_hello(self->fds[FD_SOCK], UHMM_ROLE_ADMIN, NULL);
 	if (!err)
-		err = link_send(self->fds[FD_SOCK], UHMM_MSG_REQUEST, &request, sizeof(request), -1);
+		err = link_send(self->fds[FD_SOCK], UHMM_MSG_REQUEST, &request, sizeof(request),
+				-1);
 	if (!err)
 		err = recv_answer(self->fds[FD_SOCK], UHMM_MSG_DONE, sizeof(answer.done), &answer,
 				  fds, 0, &why);

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 
 #ifndef __x86_64__
-#error "uhmm's client runs on x86-64 only so far: sys.h and agent.c need the system call and clone sequences of this processor"
+/* System calls, the agent's clone and the wrapper of syscall(2) are written in its assembly. */
+#error "uhmm's client library runs on x86-64 only"
 #endif
 
 static inline long sys_call6(long nr, long a1, long a2, long a3, long a4, long a5, long a6)
