@@ -24,15 +24,12 @@ static void mutex_make(pthread_mutex_t *mutex, int shared)
 
 static void child(char *mem, pthread_mutex_t *shared)
 {
-	struct uhmm *handle = managed() ? handle_open() : NULL;
-
 	CHECK(pthread_mutex_lock(shared) == 0);
 	for (size_t i = 0; i < MUTEXES; i++) {
 		mutex_make((void *)(mem + i * (LEN / MUTEXES)), PTHREAD_PROCESS_PRIVATE);
 		CHECK(pthread_mutex_lock((void *)(mem + i * (LEN / MUTEXES))) == 0);
 	}
-	nudge_away(handle, mem, LEN);
-	uhmm_close(handle);
+	ask_away(mem, LEN);
 	execl("/bin/true", "true", (char *)NULL);
 	_exit(3);
 }

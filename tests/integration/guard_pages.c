@@ -54,10 +54,7 @@ int main(void)
 			prog_skip("MADV_GUARD_INSTALL needs Linux 6.13");
 	check_guards(mem);
 	for (int round = 0; round < 3; round++) {
-		struct uhmm *handle = managed() ? handle_open() : NULL;
-
-		nudge_away(handle, mem, LEN);
-		uhmm_close(handle);
+		ask_away(mem, LEN);
 		check_guards(mem);
 	}
 	CHECK(madvise(mem, LEN, GUARD_REMOVE) == 0);

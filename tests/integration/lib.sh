@@ -14,6 +14,7 @@ UHMMD=$UHMM_BIN/uhmmd
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PROGS=${UHMM_PROGS:-$UHMM_BIN/../tests/integration}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/uhmm-test.XXXXXX")
+SHM=$(mktemp -d /dev/shm/uhmm-test.XXXXXX) # what a daemon keeps must lie on a tmpfs
 STARTED=()
 unset UHMM_SOCKET UHMM_QUIET UHMM_OPTIONAL LD_PRELOAD
 
@@ -23,7 +24,7 @@ finish() {
 	for pid in "${STARTED[@]}"; do
 		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
 	done
-	rm -rf "$WORK"
+	rm -rf "$WORK" "$SHM"
 	exit "$status"
 }
 trap finish EXIT
@@ -97,7 +98,8 @@ same_as_plain() {
 # start_daemon ARGS...: on $SOCKET, log in $WORK/daemon.log.
 start_daemon() {
 	SOCKET=$WORK/uhmm.sock
-	"$UHMMD" --socket "$SOCKET" "$@" 2>"$WORK/daemon.log" &
+	mkdir -p -m 700 "$SHM/state" "$SHM/pages"
+	"$UHMMD" --socket "$SOCKET" --state-dir "$SHM/state" --pages-dir "$SHM/pages" "$@" 2>"$WORK/daemon.log" &
 	DAEMON=$!
 	STARTED+=("$DAEMON")
 	for _ in $(seq 100); do

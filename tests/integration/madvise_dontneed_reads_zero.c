@@ -30,7 +30,7 @@ int main(void)
 		for (size_t i = 0; i < LEN / page; i += 3)
 			CHECK(madvise(mem + i * page, page, MADV_DONTNEED) == 0);
 		check_every_third(mem, seed);
-		send_away(mem, LEN);
+		ask_away(mem, LEN); /* what reads zero has nothing to leave */
 		check_every_third(mem, seed);
 		CHECK(madvise(mem, LEN, MADV_DONTNEED) == 0);
 		CHECK(is_zero(mem, LEN));

@@ -219,6 +219,15 @@ static inline void send_away(const void *addr, size_t len)
 			  addr);
 }
 
+/* Ask once, without insisting: some of the range cannot leave (zero pages, guards). */
+static inline void ask_away(const void *addr, size_t len)
+{
+	struct uhmm *handle = managed() ? handle_open() : NULL;
+
+	nudge_away(handle, addr, len);
+	uhmm_close(handle);
+}
+
 /* Reap one child and pass its failure on. */
 static inline void child_join(pid_t pid)
 {

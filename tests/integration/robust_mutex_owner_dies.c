@@ -21,13 +21,8 @@ static void *owner_run(void *mem)
 {
 	for (size_t i = 0; i < MUTEXES; i++)
 		CHECK(pthread_mutex_lock(mutex_at(mem, i)) == 0);
-	if (managed()) {
-		struct uhmm *handle = handle_open();
-
-		for (int i = 0; i < 3; i++)
-			nudge_away(handle, mem, LEN);
-		uhmm_close(handle);
-	}
+	for (int i = 0; i < 3; i++)
+		ask_away(mem, LEN);
 	return NULL;
 }
 
