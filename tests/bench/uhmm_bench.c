@@ -177,8 +177,8 @@ static void bare_start(struct bench *bench)
 
 static void bare_send_away(struct bench *bench)
 {
-	if (madvise(bench->memory[MEMORY_BARE], bench->n_pages * bench->page_bytes,
-		    MADV_DONTNEED) < 0)
+	if (madvise(bench->memory[MEMORY_BARE], bench->n_pages * bench->page_bytes, MADV_DONTNEED) <
+	    0)
 		bench_die("madvise", errno);
 }
 
@@ -308,13 +308,13 @@ static void bench_report(struct bench *bench)
 		struct bench_result bare = bench_result_make(&bench->samples[order][MEMORY_BARE]);
 		struct bench_result uhmm;
 
-		printf("%-11s %-10s %9.2f %9.2f %10.1f\n", order_names[order], "bare",
-		       bare.p50_us, bare.p99_us, bare.kpages_per_s);
+		printf("%-11s %-10s %9.2f %9.2f %10.1f\n", order_names[order], "bare", bare.p50_us,
+		       bare.p99_us, bare.kpages_per_s);
 		if (!bench->uhmm)
 			continue;
 		uhmm = bench_result_make(&bench->samples[order][MEMORY_UHMM]);
-		printf("%-11s %-10s %9.2f %9.2f %10.1f\n", order_names[order], "uhmm",
-		       uhmm.p50_us, uhmm.p99_us, uhmm.kpages_per_s);
+		printf("%-11s %-10s %9.2f %9.2f %10.1f\n", order_names[order], "uhmm", uhmm.p50_us,
+		       uhmm.p99_us, uhmm.kpages_per_s);
 		printf("%-11s %-10s %9.2f %9.2f %10.2f\n", order_names[order], "uhmm/bare",
 		       uhmm.p50_us / bare.p50_us, uhmm.p99_us / bare.p99_us,
 		       uhmm.kpages_per_s / bare.kpages_per_s);

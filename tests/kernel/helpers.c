@@ -100,10 +100,9 @@ int kf_move(int uffd, const void *dst, const void *src, size_t bytes)
 int kf_fill(int uffd, const void *addr, unsigned char value, uint64_t mode)
 {
 	static unsigned char page[65536]; /* the largest page that Linux has */
-	struct uffdio_copy arg = { .dst = (uintptr_t)addr,
-				   .src = (uintptr_t)page,
-				   .len = kf_page,
-				   .mode = mode };
+	struct uffdio_copy arg = {
+		.dst = (uintptr_t)addr, .src = (uintptr_t)page, .len = kf_page, .mode = mode
+	};
 
 	memset(page, value, kf_page);
 	return ioctl(uffd, UFFDIO_COPY, &arg) < 0 ? -errno : 0;
@@ -236,6 +235,21 @@ void kf_advise_start(struct kf_advise *advise, void *addr, size_t bytes, int adv
 {
 	*advise = (struct kf_advise){ .addr = addr, .bytes = bytes, .advice = advice };
 	kf_thread_start(&advise->thread, kf_advise_run, advise);
+}
+
+static void *kf_remap_run(void *arg)
+{
+	struct kf_remap *remap = arg;
+
+	(void)mremap(remap->from, remap->bytes, remap->bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     remap->to);
+	return NULL;
+}
+
+void kf_remap_start(struct kf_remap *remap, unsigned char *from, unsigned char *to, size_t bytes)
+{
+	*remap = (struct kf_remap){ .from = from, .to = to, .bytes = bytes };
+	kf_thread_start(&remap->thread, kf_remap_run, remap);
 }
 
 static void *kf_fork_run(void *arg)

@@ -20,7 +20,7 @@
 #include "util/uapi.h"
 
 #define KF_PATIENCE_MS 10000 /* for what must happen */
-#define KF_QUIET_MS 100	     /* for what must not */
+#define KF_QUIET_MS 100      /* for what must not */
 
 extern size_t kf_page; /* bytes */
 
@@ -101,6 +101,15 @@ struct kf_advise {
 	int error;
 };
 void kf_advise_start(struct kf_advise *advise, void *addr, size_t bytes, int advice);
+
+/* A thread that moves a mapping over another one. */
+struct kf_remap {
+	struct kf_thread thread;
+	unsigned char *from;
+	unsigned char *to;
+	size_t bytes;
+};
+void kf_remap_start(struct kf_remap *remap, unsigned char *from, unsigned char *to, size_t bytes);
 
 /*
  * A task of this process made by the bare system call, on the C library's thread state of

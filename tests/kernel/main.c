@@ -76,8 +76,8 @@ int main(void)
 	kf_page = (size_t)sysconf(_SC_PAGESIZE);
 	if (kf_cannot_run())
 		return EXIT_SKIP;
-	kf_n_skipped = mmap(NULL, kf_page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-			    0);
+	kf_n_skipped =
+		mmap(NULL, kf_page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (kf_n_skipped == MAP_FAILED)
 		return EXIT_FAILURE;
 	/* Check counts on one buffer a process. */

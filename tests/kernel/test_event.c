@@ -144,6 +144,48 @@ START_TEST(unmap_event_comes_after_the_unmap)
 }
 END_TEST
 
+START_TEST(moving_mremap_is_remap_and_then_unmap_of_its_source)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_remap remap;
+	struct uffd_msg msg;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_remap_start(&remap, map, kf_map_ok(1), kf_page);
+	msg = kf_read_ok(uffd);
+	ck_assert_uint_eq(msg.event, UFFD_EVENT_REMAP);
+	ck_assert_uint_eq(msg.arg.remap.from, (uintptr_t)map);
+	msg = kf_read_ok(uffd);
+	ck_assert_uint_eq(msg.event, UFFD_EVENT_UNMAP);
+	ck_assert_uint_eq(msg.arg.remove.start, (uintptr_t)map);
+	ck_assert(kf_thread_done(&remap.thread, KF_PATIENCE_MS));
+	settle_ok(uffd);
+}
+END_TEST
+
+static void *map_over_run(void *arg)
+{
+	(void)mmap(arg, kf_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		   -1, 0);
+	return NULL;
+}
+
+START_TEST(mapping_over_raises_unmap)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_UNMAP);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_thread thread;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_thread_start(&thread, map_over_run, map);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_UNMAP);
+	ck_assert(kf_thread_done(&thread, KF_PATIENCE_MS));
+	/* What lies there now is not registered. */
+	ck_assert_uint_eq(*map, 0);
+}
+END_TEST
+
 START_TEST(mprotect_cold_and_pageout_raise_no_event)
 {
 	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
@@ -210,6 +252,8 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, settled_probe_is_not_disturbed_by_an_unread_fault);
 	tcase_add_test(tcase, remove_event_comes_before_the_zap);
 	tcase_add_test(tcase, unmap_event_comes_after_the_unmap);
+	tcase_add_test(tcase, moving_mremap_is_remap_and_then_unmap_of_its_source);
+	tcase_add_test(tcase, mapping_over_raises_unmap);
 	tcase_add_test(tcase, mprotect_cold_and_pageout_raise_no_event);
 	tcase_add_test(tcase, mremap_growth_in_place_is_registered);
 	tcase_add_test(tcase, new_mmap_beside_is_not_registered);

@@ -142,6 +142,59 @@ START_TEST(wake_raises_the_fault_again_after_a_dead_reader)
 }
 END_TEST
 
+START_TEST(fault_waits_while_another_fd_is_open)
+{
+	int uffd = kf_open_ok(0);
+	int other = dup(uffd);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_touch touch;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_int_eq(close(uffd), 0);
+	kf_touch_start(&touch, map);
+	ck_assert_msg(!kf_touch_done(&touch, KF_QUIET_MS), "nobody served it");
+	ck_assert_int_eq(kf_fill(other, map, 7, 0), 0);
+	kf_touch_ends_ok(&touch, 7);
+}
+END_TEST
+
+START_TEST(last_close_lets_a_waiter_read_zero)
+{
+	int uffd = kf_open_ok(0);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_touch touch;
+
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_touch_start(&touch, map);
+	ck_assert(kf_has_message(uffd, KF_PATIENCE_MS));
+	ck_assert_int_eq(close(uffd), 0);
+	kf_touch_ends_ok(&touch, 0);
+}
+END_TEST
+
+static void ignore_signal(int signal)
+{
+	(void)signal;
+}
+
+START_TEST(signal_raises_the_fault_again)
+{
+	struct sigaction action = { .sa_handler = ignore_signal };
+	int uffd = kf_open_ok(0);
+	unsigned char *map = kf_map_ok(1);
+	struct kf_touch touch;
+
+	ck_assert_int_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_touch_start(&touch, map);
+	(void)kf_read_fault_ok(uffd, map);
+	ck_assert_int_eq(pthread_kill(touch.thread.thread, SIGUSR1), 0);
+	(void)kf_read_fault_ok(uffd, map);
+	ck_assert_int_eq(kf_fill(uffd, map, 7, 0), 0);
+	kf_touch_ends_ok(&touch, 7);
+}
+END_TEST
+
 static sigjmp_buf poison_return;
 static void *volatile poison_addr;
 
@@ -188,6 +241,9 @@ TCase *kf_tcase_fault(void)
 	tcase_add_test(tcase, copy_tells_how_far_it_came);
 	tcase_add_test(tcase, one_copy_wakes_all_who_wait_in_its_range);
 	tcase_add_test(tcase, wake_raises_the_fault_again_after_a_dead_reader);
+	tcase_add_test(tcase, fault_waits_while_another_fd_is_open);
+	tcase_add_test(tcase, last_close_lets_a_waiter_read_zero);
+	tcase_add_test(tcase, signal_raises_the_fault_again);
 	tcase_add_test(tcase, poison_raises_sigbus);
 	return tcase;
 }

@@ -151,8 +151,7 @@ START_TEST(ioctls_after_the_end_are_told_apart)
 	ck_assert_int_eq(uffd_copy(uffd, (uintptr_t)map, map, kf_page, &done), UFFD_GONE);
 	ck_assert_int_eq(uffd_zeropage(uffd, (uintptr_t)map, kf_page, &done), UFFD_GONE);
 	ck_assert_int_eq(uffd_mark(uffd, (uintptr_t)map, kf_page), UFFD_GONE);
-	ck_assert_int_eq(uffd_register(uffd, (uintptr_t)map, kf_page,
-				       UFFDIO_REGISTER_MODE_MISSING),
+	ck_assert_int_eq(uffd_register(uffd, (uintptr_t)map, kf_page, UFFDIO_REGISTER_MODE_MISSING),
 			 UFFD_GONE);
 	ck_assert_int_eq(uffd_unregister(uffd, (uintptr_t)map, kf_page), UFFD_GONE);
 	ck_assert_int_eq(uffd_settled(uffd), UFFD_OK);

@@ -56,34 +56,18 @@ START_TEST(hole_that_move_left_can_carry_marker)
 }
 END_TEST
 
-struct remap {
-	void *from;
-	void *to;
-	size_t bytes;
-};
-
-static void *remap_run(void *arg)
-{
-	struct remap *remap = arg;
-
-	(void)mremap(remap->from, remap->bytes, remap->bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
-		     remap->to);
-	return NULL;
-}
-
 START_TEST(marker_moves_with_mremap)
 {
 	struct marked marked = marked_make_ok(UFFD_FEATURE_EVENT_REMAP);
-	struct remap remap = { marked.map, kf_map_ok(4), 4 * kf_page };
-	struct kf_thread thread;
+	struct kf_remap remap;
 	struct uffd_msg msg;
 
-	kf_thread_start(&thread, remap_run, &remap);
+	kf_remap_start(&remap, marked.map, kf_map_ok(4), 4 * kf_page);
 	msg = kf_read_ok(marked.uffd);
 	ck_assert_uint_eq(msg.event, UFFD_EVENT_REMAP);
 	ck_assert_uint_eq(msg.arg.remap.to, (uintptr_t)remap.to);
-	ck_assert(kf_thread_done(&thread, KF_PATIENCE_MS));
-	ck_assert(kf_is_marked(0, (unsigned char *)remap.to + kf_page));
+	ck_assert(kf_thread_done(&remap.thread, KF_PATIENCE_MS));
+	ck_assert(kf_is_marked(0, remap.to + kf_page));
 	ck_assert(!kf_is_marked(0, remap.to));
 }
 END_TEST
@@ -140,9 +124,8 @@ START_TEST(touch_of_marked_hole_is_missing_fault)
 
 	kf_touch_start(&touch, marked.hole);
 	msg = kf_read_fault_ok(marked.uffd, marked.hole);
-	ck_assert_uint_eq(msg.arg.pagefault.flags &
-				  (UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_MINOR),
-			  0);
+	ck_assert_uint_eq(
+		msg.arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_MINOR), 0);
 	ck_assert_int_eq(kf_fill(marked.uffd, marked.hole, 7, 0), 0);
 	kf_touch_ends_ok(&touch, 7);
 }

@@ -119,7 +119,7 @@ static int pin_page(void *page)
 	if (ring < 0)
 		return -errno;
 	return syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1) < 0 ? -errno
-											 : 0;
+											  : 0;
 }
 
 START_TEST(move_refuses_pinned_page)
