@@ -264,7 +264,7 @@ static void move_chunk(struct pagemap *map, uint64_t *from, uint64_t *to)
 		return;
 	}
 	tree_lock(map);
-	leaf_refs_share(arena, leaf);
+	(void)leaf_refs_share(arena, leaf); /* piece_prepare made room */
 	arena_publish(from, *from | PAGEMAP_CHUNK_SHARED | PAGEMAP_CHUNK_CHECK);
 	arena_publish(to, *from);
 	arena_publish(from, 0);

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,18 @@ const char *fixture_path(const char *name)
 
 	snprintf(path, sizeof(path), "%s/%d-%s", fixture_dir, (int)getpid(), name);
 	return path;
+}
+
+void fixture_fail(const char *cond, const char *fmt, ...)
+{
+	char text[500];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	ck_abort_msg("%s: %s", cond, text);
+	abort(); /* ck_abort_msg does not say that it never returns */
 }
 
 void fixture_arena(struct arena *arena, uint64_t n_units)

@@ -36,8 +36,11 @@ struct page_rec check_stored(struct family *family)
 	struct slots_run run;
 	uint32_t taken;
 
-	ck_assert_uint_eq(slots_alloc(&family->arena, &family_store(family, 1)->unit->slots, 1,
-				      &run, 1, &taken), 1);
+	pthread_mutex_lock(&family->lock);
+	(void)slots_alloc(&family->arena, &family_store(family, 1)->unit->slots, 1, &run, 1,
+			  &taken);
+	pthread_mutex_unlock(&family->lock);
+	fixture_must(taken == 1, "no slot is free");
 	return page_rec_make(PAGE_STORED, 1, run.slot);
 }
 
