@@ -179,7 +179,8 @@ void tree_replace_leaf(struct pagemap *map, uint64_t *entry, uint64_t next)
 	if (entry_off(old) == 0)
 		return;
 	map->n_leaves--;
-	for (i = 0; i < PAGEMAP_LEAF_PAGES; i++)
+	/* A map that counts nothing has nothing to subtract: deinit goes this way. */
+	for (i = 0; i < PAGEMAP_LEAF_PAGES && map->n_away + map->n_poisoned > 0; i++)
 		tree_account(map, recs[i], none);
 	tree_lock(map);
 	last = (old & PAGEMAP_CHUNK_SHARED) == 0 || leaf_refs_unshare(arena, entry_off(old)) == 0;
