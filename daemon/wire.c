@@ -301,6 +301,11 @@ int wire_recv(int sock, void *buf, size_t cap, size_t *ret_len, int *fds, size_t
 		close_fds(fds, n_fds);
 		return (msg.msg_flags & MSG_TRUNC) != 0 ? -EMSGSIZE : -ETOOMANYREFS;
 	}
+	/* An empty packet looks like the end, and nobody looks for descriptors there. */
+	if (len == 0) {
+		close_fds(fds, n_fds);
+		n_fds = 0;
+	}
 	*ret_len = (size_t)len;
 	*ret_n_fds = n_fds;
 	return 0;

@@ -348,20 +348,20 @@ static int count_fds(void)
 }
 
 /* Send n descriptors, however many, as a client that does not use wire_send would. */
-static void send_fds(size_t n)
+static void send_fds(size_t n, size_t len)
 {
 	union {
 		char bytes[CMSG_SPACE(16 * sizeof(int))];
 		struct cmsghdr align;
 	} control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-	struct iovec iov = { .iov_base = (char[]){ "hello" }, .iov_len = 5 };
+	struct iovec iov = { .iov_base = (char[]){ "hello" }, .iov_len = len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
 			      .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
 
 	control.align.cmsg_len = CMSG_LEN(n * sizeof(int));
 	for (size_t i = 0; i < n; i++)
 		((int *)CMSG_DATA(&control.align))[i] = STDERR_FILENO;
-	ck_assert_int_eq(sendmsg(pair[0], &msg, 0), 5);
+	ck_assert_int_eq(sendmsg(pair[0], &msg, 0), (ssize_t)len);
 }
 
 START_TEST(a_packet_arrives_with_its_descriptors)
@@ -387,7 +387,7 @@ START_TEST(too_many_descriptors_leave_none_open)
 	char buf[100];
 
 	for (size_t n = UHMM_MSG_FDS_MAX + 1; n <= 16; n++) {
-		send_fds(n);
+		send_fds(n, 5);
 		ck_assert_int_eq(wire_recv(pair[1], buf, sizeof(buf), &len, fds, &n_fds),
 				 -ETOOMANYREFS);
 		ck_assert_int_eq(count_fds(), before);
@@ -401,8 +401,22 @@ START_TEST(a_packet_too_long_leaves_no_descriptor_open)
 	size_t len, n_fds;
 	char buf[4];
 
-	send_fds(2);
+	send_fds(2, 5);
 	ck_assert_int_eq(wire_recv(pair[1], buf, sizeof(buf), &len, fds, &n_fds), -EMSGSIZE);
+	ck_assert_int_eq(count_fds(), before);
+}
+END_TEST
+
+START_TEST(an_empty_packet_leaves_no_descriptor_open)
+{
+	int fds[UHMM_MSG_FDS_MAX], before = count_fds();
+	size_t len = 9, n_fds = 9;
+	char buf[100];
+
+	send_fds(2, 0);
+	ck_assert_int_eq(wire_recv(pair[1], buf, sizeof(buf), &len, fds, &n_fds), 0);
+	ck_assert_uint_eq(len, 0);
+	ck_assert_uint_eq(n_fds, 0);
 	ck_assert_int_eq(count_fds(), before);
 }
 END_TEST
@@ -454,6 +468,7 @@ int main(void)
 	tcase_add_test(packets, a_packet_arrives_with_its_descriptors);
 	tcase_add_test(packets, too_many_descriptors_leave_none_open);
 	tcase_add_test(packets, a_packet_too_long_leaves_no_descriptor_open);
+	tcase_add_test(packets, an_empty_packet_leaves_no_descriptor_open);
 	tcase_add_test(packets, the_end_is_an_empty_packet);
 	tcase_add_test(packets, a_client_that_does_not_read_stops_nobody);
 	suite_add_tcase(suite, packets);
