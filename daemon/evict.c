@@ -81,6 +81,12 @@ static void agent_command(struct space *space, struct batch *batch, uint32_t ops
 	(void)send(space->sock, &bell, sizeof(bell), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static void batch_free_staging(struct space *space, struct batch *batch)
+{
+	batch_set_state(space, batch, BATCH_FREEING);
+	agent_command(space, batch, UHMM_OP_FREE, 0);
+}
+
 /* The record of page i of the batch, if it is still this batch's. */
 static bool batch_record(const struct space *space, const struct batch *batch, uint32_t i,
 			 enum page_state state, struct page_rec *ret_rec)
@@ -218,6 +224,20 @@ static bool pagemap_mark_leaving(struct space *space, struct batch *batch)
 	return true;
 }
 
+/* What is in staging after the gate is closed counts as moved, so nothing may be there before
+ * it opens: not the token of space_verify, nor what a program wrote where it has no business. */
+static bool staging_is_empty(const struct space *space, const struct batch *batch)
+{
+	uint64_t entries[BATCH_PAGES_MAX];
+	int got = fault_read_pagemap(space, space_pgidx(space, chunk_addr(space, batch)),
+				     BATCH_PAGES_MAX, entries);
+
+	for (int i = 0; i < got; i++)
+		if (entries[i])
+			return false;
+	return got == (int)BATCH_PAGES_MAX;
+}
+
 /* Open the gate and tell the agent what to move. */
 static bool agent_move(struct space *space, struct batch *batch)
 {
@@ -284,6 +304,11 @@ static uint32_t evict_start(struct space *space, struct batch *batch, uint32_t w
 
 	batch->n_pages = 0;
 	batch->beacon = false;
+	if (!staging_is_empty(space, batch)) {
+		memset(batch->moved, 0, sizeof(batch->moved));
+		batch_free_staging(space, batch);
+		return 0;
+	}
 	if (pick_refresh_maps(space, PICK_PAUSE_NS) < 0 || pick_collect_pinned(space) < 0)
 		return 0;
 	if (!space->beacon_out) {
@@ -468,12 +493,6 @@ static void evict_settle_batch(struct space *space, struct batch *batch)
 	for (uint32_t i = 0; i < batch->n_pages; i++)
 		if (batch_is_staged(space, batch, i))
 			store_by_daemon(space, batch, i);
-}
-
-static void batch_free_staging(struct space *space, struct batch *batch)
-{
-	batch_set_state(space, batch, BATCH_FREEING);
-	agent_command(space, batch, UHMM_OP_FREE, 0);
 }
 
 /* MOVED -> STORING: slots need not be contiguous for a MOVE, but each run of them is a write. */
@@ -674,6 +693,8 @@ void evict_step(struct space *space)
 		    clock_now_ns() - space->pick_failed_ns < PICK_PAUSE_NS && !space->current)
 			break;
 		n = evict_start(space, batch, want);
+		if (batch->state == BATCH_FREEING)
+			continue;
 		beacon = batch->beacon;
 		space->pick_failed_ns = n ? 0 : clock_now_ns();
 		if (n == 0) {

@@ -211,15 +211,16 @@ static enum fill_result fetch_staged(struct space *space, uint64_t pgidx, struct
 }
 
 /* A page whose bytes nobody has: zero, as the kernel would give. */
-static enum fill_result fetch_zero(struct space *space, uint64_t pgidx, bool write,
+static enum fill_result fetch_zero(struct space *space, uint64_t pgidx, bool plain_hole, bool write,
 				   uint32_t *ret_pages)
 {
 	uint64_t done = 0, addr = space_addr(space, pgidx);
 	enum uffd_result result;
 
 	*ret_pages = 1;
-	/* A reader gets the zero page, as from the kernel; a writer would fault again on it. */
-	if (write)
+	/* A reader gets the zero page, as from the kernel; a writer would fault again on it, and
+	 * a hole that still carries a marker (MADV_FREE leaves it) refuses it: EEXIST. */
+	if (write || !plain_hole)
 		return uffd_fill(space, pgidx, space->zero_page, 1, false, ret_pages);
 	result = uffd_zeropage(space->uffd, addr, space->page_size, &done);
 	if (result == UFFD_OK || result == UFFD_EXISTS) {
@@ -349,7 +350,8 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 			return FILL_DONE;
 		}
 	}
-	return fetch_zero(space, pgidx, fault->write, &pages);
+	return fetch_zero(space, pgidx, page_rec_state(rec) == PAGE_RESIDENT, fault->write,
+			  &pages);
 }
 
 /* Must this fault wait until the evictor has made room? Bounded: nobody waits for ever for a
