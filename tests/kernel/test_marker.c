@@ -92,6 +92,16 @@ START_TEST(marker_vanishes_on_dontneed)
 }
 END_TEST
 
+START_TEST(marker_survives_madv_free)
+{
+	struct marked marked = marked_make_ok(0);
+
+	/* Unlike DONTNEED: so after its REMOVE event a marker says nothing. */
+	ck_assert_int_eq(madvise(marked.map, 4 * kf_page, MADV_FREE), 0);
+	ck_assert(kf_is_marked(0, marked.hole));
+}
+END_TEST
+
 START_TEST(marker_vanishes_on_munmap_and_new_mmap)
 {
 	struct marked marked = marked_make_ok(0);
@@ -172,6 +182,7 @@ TCase *kf_tcase_marker(void)
 	tcase_add_test(tcase, marker_moves_with_mremap);
 	tcase_add_test(tcase, marker_survives_mprotect);
 	tcase_add_test(tcase, marker_vanishes_on_dontneed);
+	tcase_add_test(tcase, marker_survives_madv_free);
 	tcase_add_test(tcase, marker_vanishes_on_munmap_and_new_mmap);
 	tcase_add_test(tcase, marker_vanishes_on_copy);
 	tcase_add_test(tcase, touch_of_marked_hole_is_missing_fault);
