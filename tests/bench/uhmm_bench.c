@@ -315,7 +315,7 @@ static void bench_report(struct bench *bench)
 		uhmm = bench_result_make(&bench->samples[order][MEMORY_UHMM]);
 		printf("%-11s %-10s %9.2f %9.2f %10.1f\n", order_names[order], "uhmm", uhmm.p50_us,
 		       uhmm.p99_us, uhmm.kpages_per_s);
-		printf("%-11s %-10s %9.2f %9.2f %10.2f\n", order_names[order], "uhmm/bare",
+		printf("%-11s %-10s %9.3f %9.3f %10.3f\n", order_names[order], "uhmm/bare",
 		       uhmm.p50_us / bare.p50_us, uhmm.p99_us / bare.p99_us,
 		       uhmm.kpages_per_s / bare.kpages_per_s);
 	}
