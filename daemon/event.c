@@ -172,7 +172,8 @@ static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
 }
 
-/* A moving mremap brings an UNMAP of its source, read after its REMAP. */
+/* A moving mremap brings an UNMAP of its source, read after its REMAP. What is still believed
+ * registered there is found out when it is let go: the belief may be too much, never too little. */
 static void drop_tails(struct space *space)
 {
 	for (uint32_t i = 0; i < space->n_events; i++) {
@@ -183,10 +184,6 @@ static void drop_tails(struct space *space)
 		for (uint32_t k = i + 1; k < space->n_events; k++) {
 			if (!is_tail(remap, &space->events[k]))
 				continue;
-			must(space,
-			     ranges_remove(&space->registered, remap->arg.remap.from,
-					   remap->arg.remap.from + remap->arg.remap.len),
-			     "forget a registration");
 			space->events[k].event = EVENT_APPLIED;
 			break;
 		}
@@ -332,10 +329,33 @@ static void apply_with_forks(struct space *space)
 	free(moved);
 }
 
+/* Whatever an event touched must be registered again before a page of it may leave. */
+static void forget_certainty(struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_events; i++) {
+		const struct uffd_msg *msg = &space->events[i];
+		uint64_t len = msg->arg.remap.len;
+		int err = 0;
+
+		if (msg->event == UFFD_EVENT_UNMAP)
+			err = ranges_remove(&space->certain, msg->arg.remove.start,
+					    msg->arg.remove.end);
+		if (msg->event == UFFD_EVENT_REMAP) {
+			err = ranges_remove(&space->certain, msg->arg.remap.from,
+					    msg->arg.remap.from + len);
+			if (err == 0)
+				err = ranges_remove(&space->certain, msg->arg.remap.to,
+						    msg->arg.remap.to + len);
+		}
+		must(space, err, "forget a registration");
+	}
+}
+
 static void event_apply_all(struct space *space)
 {
 	uint32_t forks = count_events(space, UFFD_EVENT_FORK);
 
+	forget_certainty(space);
 	/* A child gets no staging: what lies there must be in its slot before the child shares
 	 * the records. */
 	if (forks)

@@ -149,10 +149,14 @@ static int evict_open_store(struct space *space)
 static int evict_grow_slots(struct space *space, uint32_t want)
 {
 	struct slots_root *slots = &space->store->unit->slots;
-	uint64_t n = slots->n_slots + (want > SLOTS_STEP ? want : SLOTS_STEP);
+	uint64_t n, n_free;
 	int err;
 
-	if (slots->n_slots - slots->n_used >= want)
+	pthread_mutex_lock(&space->family->lock);
+	n_free = slots->n_slots - slots->n_used;
+	n = slots->n_slots + (want > SLOTS_STEP ? want : SLOTS_STEP);
+	pthread_mutex_unlock(&space->family->lock);
+	if (n_free >= want)
 		return 0;
 	err = space->store->tier->ops->store_resize(space->store->backend_store, n);
 	if (err < 0)
@@ -654,7 +658,11 @@ static void mark_late(struct space *space)
 			(void)pagemap_set(&space->map, i, rec);
 			break;
 		case UFFD_NO_VMA:
-			(void)pagemap_set(&space->map, i, (struct page_rec){ 0 });
+			/* See uffd_fill: gone only if no event is unread. */
+			if (uffd_settled(space->uffd) == UFFD_OK)
+				(void)pagemap_set(&space->map, i, (struct page_rec){ 0 });
+			else
+				left++;
 			break;
 		case UFFD_AGAIN:
 		case UFFD_EXISTS:

@@ -129,8 +129,15 @@ static enum fill_result uffd_fill(struct space *space, uint64_t pgidx, const voi
 		return FILL_GONE;
 	case UFFD_NO_MEM:
 		return FILL_LATER;
+	case UFFD_NO_VMA:
+		/* The kernel looks for the mapping before it looks for events: only a mapping that
+		 * went without an unread event has really gone. */
+		if (uffd_settled(space->uffd) == UFFD_AGAIN)
+			return FILL_RETRY;
+		(void)record_drop(space, pgidx);
+		(void)uffd_wake(space->uffd, addr, space->page_size);
+		return FILL_DONE;
 	case UFFD_EXISTS: /* the page table has a page: it is newer than our record */
-	case UFFD_NO_VMA: /* the mapping went, and its event was applied */
 		(void)record_drop(space, pgidx);
 		(void)uffd_wake(space->uffd, addr, space->page_size);
 		return FILL_DONE;

@@ -173,30 +173,39 @@ bool home_step(struct space *space)
 
 /* ---- letting go ------------------------------------------------------------------------- */
 
-/* Unregister the parts of [start, end) that are mapped now and have nothing away. */
+static bool nothing_away(const struct space *space, uint64_t start, uint64_t end)
+{
+	return !pagemap_any_away(&space->map, space_pgidx(space, start),
+				 space_pgidx(space, end - start));
+}
+
+/* Unregister the mappings of [start, end) that have nothing away: whole ones, see pick.c. */
 static void release_range(struct space *space, uint64_t start, uint64_t end)
 {
 	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 
 	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
 	     m && m < space->maps.v + space->maps.n && m->start < end; m++) {
-		uint64_t from = m->start > start ? m->start : start;
-		uint64_t to = m->end < end ? m->end : end;
+		uint64_t bytes = m->end - m->start;
 
-		if (uffd_settled(space->uffd) != UFFD_OK)
+		if (!nothing_away(space, m->start, m->end))
+			continue;
+		if (uffd_settled(space->uffd) != UFFD_OK ||
+		    ranges_remove(&space->certain, m->start, m->end) < 0)
 			return;
-		if (uffd_unregister(space->uffd, from, to - from) != UFFD_OK)
+		if (uffd_unregister(space->uffd, m->start, bytes) != UFFD_OK)
 			continue;
 		if (uffd_settled(space->uffd) == UFFD_AGAIN) {
 			/* Something may have been moved into it in this instant. */
-			(void)uffd_register(space->uffd, from, to - from, mode);
-			space->raced = (struct range){ .start = from, .end = to };
+			(void)uffd_register(space->uffd, m->start, bytes, mode);
+			space->raced = (struct range){ .start = m->start, .end = m->end };
 			return;
 		}
-		(void)ranges_remove(&space->registered, from, to);
+		(void)ranges_remove(&space->registered, m->start, m->end);
 	}
-	/* Nothing of ours is mapped in what is left. */
-	(void)ranges_remove(&space->registered, start, end);
+	/* What is left of the range, if nothing is away there, is mapped no more. */
+	if (nothing_away(space, start, end))
+		(void)ranges_remove(&space->registered, start, end);
 }
 
 /* The beacon says again that nothing is away. */
@@ -239,9 +248,7 @@ void home_release(struct space *space)
 		if (range.start <= space->layout.beacon_addr &&
 		    space->layout.beacon_addr < range.end)
 			continue;
-		if (!pagemap_any_away(&space->map, space_pgidx(space, range.start),
-				      space_pgidx(space, range.end - range.start)))
-			release_range(space, range.start, range.end);
+		release_range(space, range.start, range.end);
 		if (space->raced.end)
 			return;
 	}

@@ -24,7 +24,6 @@
 #include "uffd.h"
 
 #define PICK_REGIONS 128u
-#define CHUNK_BYTES(space) (PAGEMAP_LEAF_PAGES * (space)->page_size)
 /* How long a refusal of the kernel is believed. */
 #define UNMANAGED_FORGET_NS 1000000000u
 /* struct pthread of glibc lies around its robust list head: the tid word 16 bytes before it,
@@ -90,18 +89,35 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	return err;
 }
 
+/* Is all of [start, end), which was just registered, really registered? What we knew of the
+ * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
+ * mapping in such a hole raises no event. But registered and fresh never join: one mapping
+ * over all of it, and no event unread, means that it is. */
+static bool registered_is_certain(struct space *space, uint64_t start, uint64_t end)
+{
+	const struct mapping *m;
+
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+		return false;
+	m = maps_find(&space->maps_check, start);
+	return m && m->end >= end && uffd_settled(space->uffd) == UFFD_OK;
+}
+
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
 	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 	enum uffd_result result;
 
-	if (ranges_cover(&space->registered, start, end))
+	/* A MOVE does not look at its source: a page taken from a mapping that is not registered
+	 * would read zero. So belief is not enough here. */
+	if (ranges_cover(&space->certain, start, end))
 		return true;
 	result = uffd_register(space->uffd, start, end - start, mode);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		return true;
+		return registered_is_certain(space, start, end) &&
+		       ranges_add(&space->certain, start, end, 0) == 0;
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;
@@ -259,39 +275,22 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 	return true;
 }
 
-/* The chunk around addr, clipped to its mapping, registered; false: leave it alone. While the
- * group is over its target whole mappings are registered, so that first touches are paced. */
-static bool pick_register_chunk(struct space *space, const struct mapping *m, uint64_t addr)
+/* Whole mappings, never a part: registering a part splits the mapping in two, and an mremap
+ * over both fails with EFAULT, which it did not before. */
+static bool pick_register_mapping(struct space *space, const struct mapping *m)
 {
-	uint64_t chunk = CHUNK_BYTES(space);
-	uint64_t start = addr & ~(chunk - 1), end = start + chunk;
-
-	if (ranges_find(&space->unmanaged, addr))
-		return false;
-	if (__atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED)) {
-		start = m->start;
-		end = m->end;
-	}
-	return pick_register(space, start < m->start ? m->start : start,
-			     end > m->end ? m->end : end);
+	return !ranges_find(&space->unmanaged, m->start) &&
+	       pick_register(space, m->start, m->end);
 }
 
 static uint32_t pick_region(struct space *space, struct batch *batch, uint32_t n,
-			    const struct pick_request *request, const struct mapping *m,
+			    const struct pick_request *request,
 			    const struct page_region *region)
 {
-	uint64_t checked_chunk = UINT64_MAX;
-	bool usable = false;
-
 	for (uint64_t addr = region->start; addr < region->end && n < request->max;
-	     addr += space->page_size) {
-		if (addr / CHUNK_BYTES(space) != checked_chunk) {
-			checked_chunk = addr / CHUNK_BYTES(space);
-			usable = pick_register_chunk(space, m, addr);
-		}
-		if (usable && pick_wants(space, space_pgidx(space, addr), request->any))
+	     addr += space->page_size)
+		if (pick_wants(space, space_pgidx(space, addr), request->any))
 			batch_page(batch, n++)->pgidx = space_pgidx(space, addr);
-	}
 	return n;
 }
 
@@ -300,6 +299,7 @@ static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t 
 			     uint64_t *at, uint64_t end)
 {
 	struct page_region regions[PICK_REGIONS];
+	bool registered = false;
 
 	while (*at < end && n < request->max && !space->gone) {
 		uint64_t walked = end;
@@ -307,8 +307,15 @@ static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t 
 
 		if (got < 0 || walked <= *at)
 			break;
+		if (got > 0 && !registered) {
+			registered = pick_register_mapping(space, m);
+			if (!registered) {
+				*at = end;
+				return n;
+			}
+		}
 		for (int i = 0; i < got && n < request->max; i++)
-			n = pick_region(space, batch, n, request, m, &regions[i]);
+			n = pick_region(space, batch, n, request, &regions[i]);
 		*at = walked;
 	}
 	if (n < request->max)

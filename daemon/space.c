@@ -200,8 +200,10 @@ static void space_free(struct space *space)
 		family_unref(space->family);
 	}
 	ranges_deinit(&space->registered);
+	ranges_deinit(&space->certain);
 	ranges_deinit(&space->unmanaged);
 	maps_deinit(&space->maps);
+	maps_deinit(&space->maps_check);
 	if (space->ring)
 		munmap(space->ring, sizeof(*space->ring));
 	if (space->bounce && space->bounce != MAP_FAILED)

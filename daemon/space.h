@@ -231,10 +231,12 @@ struct space {
 	/* The worker's own. */
 	pthread_t worker;
 	struct pagemap map;
-	struct ranges registered;
+	struct ranges registered; /* at least all that is: what must be let go in the end */
+	struct ranges certain;	  /* registered by us, and no event has touched it since */
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
 	uint64_t unmanaged_ns;
 	struct maps maps;
+	struct maps maps_check; /* to look again after a REGISTER */
 	uint64_t maps_read_ns;
 	struct store *store; /* of the tier that pages leave to; NULL until first needed */
 	uint64_t n_slots_free_kept;

@@ -7,7 +7,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,15 +30,6 @@ static int tier_no_fd(struct uhmm_store *store)
 {
 	(void)store;
 	return -EOPNOTSUPP;
-}
-
-static void tier_log(int priority, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	log_vwrite(priority, fmt, args);
-	va_end(args);
 }
 
 static int tier_load(const struct config *config, const char *backend, struct tier *tier)
@@ -103,7 +93,7 @@ static int tier_open_backend(const struct config *config, struct tier *tier,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 		.tier_name = tier->name,
 		.pages_dir = config->pages_dir,
-		.log = tier_log,
+		.log = log_write,
 	};
 
 	return tier->ops->tier_open(&env, params, &tier->backend);
