@@ -194,13 +194,14 @@ static bool become_harmless(const struct uhmm_agent *agent)
 /* --- one command --------------------------------------------------------------------- */
 
 /*
- * Break the copy-on-write sharing that a fork left on the beacon page; the kernel MOVEs no
- * page that another process may still share. It stores nothing, and where the page cannot be
- * written it answers with an error where a store would kill the program.
+ * Break the copy-on-write sharing that a fork left on a page: the kernel MOVEs none that
+ * another process may still share, even when that process has long ended, until the next
+ * write. This is a write that stores nothing, and that answers with an error where a store
+ * would kill the program. A page that is busy because it is pinned stays so.
  */
-static bool beacon_make_exclusive(const struct uhmm_agent *agent)
+static bool make_exclusive(const struct uhmm_agent *agent, uint64_t addr)
 {
-	return sys_call3(SYS_madvise, (long)agent->beacon_addr, (long)agent->page_bytes,
+	return sys_call3(SYS_madvise, (long)addr, (long)agent->page_bytes,
 			 MADV_POPULATE_WRITE) == 0;
 }
 
@@ -213,7 +214,7 @@ static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src,
 		     int32_t *ret_result)
 {
 	uint64_t done = 0;
-	bool tried_beacon = false;
+	uint64_t made_exclusive = len; /* none yet */
 
 	while (done < len) {
 		struct uhmm_uffdio_move move;
@@ -232,9 +233,9 @@ static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src,
 			done += (uint64_t)READ_ONCE(move.move);
 			continue;
 		}
-		if (err == -EBUSY && src + done == agent->beacon_addr && !tried_beacon) {
-			tried_beacon = true;
-			if (beacon_make_exclusive(agent))
+		if (err == -EBUSY && made_exclusive != done) {
+			made_exclusive = done;
+			if (make_exclusive(agent, src + done))
 				continue;
 		}
 		if (err != -EBUSY && err != -ENOENT && err != -EEXIST && err != -EFAULT) {

@@ -24,7 +24,6 @@ struct uhmm_agent {
 	uint64_t staging_addr;
 	uint64_t chunk_bytes;
 	uint64_t page_bytes;
-	uint64_t beacon_addr;
 	uint32_t n_chunks;
 	int32_t sock, uffd, event_fd; /* the same numbers in the agent's own table */
 	uint32_t go;		      /* futex, enum agent_go */

@@ -267,7 +267,6 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 	agent->chunk_bytes = welcome->staging_chunk_bytes;
 	agent->n_chunks = welcome->n_staging_chunks;
 	agent->page_bytes = spawn_page_bytes();
-	agent->beacon_addr = (uint64_t)self->beacon;
 	agent->sock = self->fds[FD_SOCK];
 	agent->uffd = self->fds[FD_UFFD];
 	agent->event_fd = self->fds[FD_EVENT];
@@ -285,7 +284,7 @@ static int send_enrol(const struct enrol *self, enum uhmm_role role, const struc
 		.private_addr = (uint64_t)private->addr,
 		.private_bytes = private->bytes,
 		.ring_addr = (uint64_t)new->ring.addr,
-		.beacon_addr = new->agent->beacon_addr,
+		.beacon_addr = (uint64_t)self->beacon,
 		.agent_tid = (int32_t)new->tid,
 	};
 

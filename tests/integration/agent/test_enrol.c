@@ -240,6 +240,24 @@ START_TEST(child_of_a_program_with_nothing_away_enrols_afresh)
 }
 END_TEST
 
+START_TEST(pages_shared_with_a_child_leave)
+{
+	uint64_t region = start("fork");
+	struct space child;
+
+	victim_go_on(&victim);
+	mock_enrol(&mock, &child);
+	ck_assert_int_eq(mock_register(&space, region, PAGES * page), 0);
+	ck_assert_int_eq(command_move(&space, region, PAGES), 0);
+	/* The child has not lost them. */
+	finish_child();
+	space_deinit(&child);
+	kill(victim.pid, SIGKILL);
+	victim_wait(&victim);
+	space_deinit(&space);
+}
+END_TEST
+
 /* Answer the read of the beacon in the child whose userfaultfd this is. */
 static void answer_beacon(int uffd, const struct uhmm_beacon *answer)
 {
@@ -441,6 +459,7 @@ Suite *enrol_suite(void)
 	tcase_add_checked_fixture(fork_case, setup, teardown);
 	tcase_set_timeout(fork_case, 60);
 	tcase_add_test(fork_case, child_of_a_program_with_nothing_away_enrols_afresh);
+	tcase_add_test(fork_case, pages_shared_with_a_child_leave);
 	tcase_add_test(fork_case, child_with_a_token_gets_its_own_agent);
 	tcase_add_test(fork_case, child_goes_on_when_its_token_is_refused);
 	tcase_add_test(fork_case, child_of_a_sandbox_makes_no_call);
