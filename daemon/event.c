@@ -31,6 +31,7 @@
 #include "evict.h"
 #include "fault.h"
 #include "log.h"
+#include "quiesce.h"
 #include "uffd.h"
 
 #define SETTLE_BOUND_NS 2000000u
@@ -95,6 +96,7 @@ static void apply_remove(struct space *space, const struct uffd_msg *msg)
 	if (msg->arg.remove.start == space->layout.beacon_addr)
 		return; /* a child reset its beacon for its own children */
 	must(space, pagemap_remove(&space->map, span.first, span.n), "follow madvise");
+	quiesce_note_remove(space);
 }
 
 static void apply_remap(struct space *space, const struct uffd_msg *msg)

@@ -167,6 +167,27 @@ static int evict_grow_slots(struct space *space, uint32_t want)
 	return err;
 }
 
+/* Everything came home: the backend may let go of the slots' memory. */
+void evict_trim(struct space *space)
+{
+	struct store *store = space->store;
+	uint64_t n_slots = 0;
+
+	if (!store || evict_is_busy(space))
+		return;
+	pthread_mutex_lock(&space->family->lock);
+	if (store->unit->slots.n_used)
+		space->slots_dirty = true;
+	else
+		n_slots = store->unit->slots.n_slots;
+	pthread_mutex_unlock(&space->family->lock);
+	/* Only this worker takes slots, so none is taken meanwhile. */
+	if (n_slots && space->slots_dirty) {
+		space->slots_dirty = false;
+		store->tier->ops->free(store->backend_store, 0, (uint32_t)n_slots);
+	}
+}
+
 /* A slot for each page of the batch; returns for how many there was one. */
 static uint32_t batch_take_slots(struct space *space, struct batch *batch, uint32_t n)
 {

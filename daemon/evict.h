@@ -35,6 +35,9 @@ bool evict_is_useful(const struct space *space);
 /* Does the address lie in the staging range? */
 bool evict_is_staging(const struct space *space, uint64_t addr);
 
+/* Give the memory of slots that are not in use any more back to the tier. */
+void evict_trim(struct space *space);
+
 /* Is a command out? */
 bool evict_is_busy(const struct space *space);
 

@@ -172,6 +172,8 @@ static void keeper_round(uint64_t round)
 
 			if (space->group != group || !is_sampled(space))
 				continue;
+			if (round % KEEPER_SLOW == 0)
+				family_reap(space->family);
 			sum += keeper_sample(space);
 			leaving += stats_get(&space->leaving_pages);
 		}

@@ -109,10 +109,10 @@ static int parse_fd(const char *text)
  * after. */
 static int parse_options(int argc, char **argv, struct options *options, struct config *config)
 {
-	int opt, verbose = 0;
+	int opt, verbose = 0, err = 0;
 
 	optind = 1;
-	while ((opt = getopt_long(argc, argv, "c:nvh", long_options, NULL)) != -1) {
+	while (err == 0 && (opt = getopt_long(argc, argv, "c:nvh", long_options, NULL)) != -1) {
 		switch (opt) {
 		case 'c':
 			options->config_path = optarg;
@@ -130,22 +130,22 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 			puts("uhmmd " UHMM_VERSION);
 			exit(0);
 		case OPT_SOCKET:
-			config_set(config->socket, sizeof(config->socket), optarg);
+			err = config_set(config->socket, sizeof(config->socket), optarg);
 			break;
 		case OPT_BACKEND:
-			config_set(config->backend, sizeof(config->backend), optarg);
+			err = config_set(config->backend, sizeof(config->backend), optarg);
 			break;
 		case OPT_PRIVATE:
 			options->control.private_daemon = true;
 			break;
 		case OPT_STATE_DIR:
-			config_set(config->state_dir, sizeof(config->state_dir), optarg);
+			err = config_set(config->state_dir, sizeof(config->state_dir), optarg);
 			break;
 		case OPT_PAGES_DIR:
-			config_set(config->pages_dir, sizeof(config->pages_dir), optarg);
+			err = config_set(config->pages_dir, sizeof(config->pages_dir), optarg);
 			break;
 		case OPT_PLUGIN_DIR:
-			config_set(config->plugin_dir, sizeof(config->plugin_dir), optarg);
+			err = config_set(config->plugin_dir, sizeof(config->plugin_dir), optarg);
 			break;
 		case OPT_GROUP:
 			if (parse_group(optarg, config->group) < 0) {
@@ -163,6 +163,8 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 			return -EINVAL; /* getopt has said why */
 		}
 	}
+	if (err < 0)
+		return err;
 	if (optind < argc) {
 		log_err("unexpected argument '%s'", argv[optind]);
 		return -EINVAL;

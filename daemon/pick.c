@@ -20,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "quiesce.h"
 #include "uffd.h"
 
 #define PICK_REGIONS 128u
@@ -266,7 +266,12 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 {
 	struct page_rec rec = pagemap_get(&space->map, pgidx);
 
-	if (page_rec_state(rec) != PAGE_RESIDENT || pick_is_pinned(space, pgidx))
+	if (pick_is_pinned(space, pgidx))
+		return false;
+	if (page_rec_state(rec) == PAGE_REMOVED)
+		return quiesce_reached(space) &&
+		       pagemap_set(&space->map, pgidx, (struct page_rec){ 0 }) == 0;
+	if (page_rec_state(rec) != PAGE_RESIDENT)
 		return false;
 	if (rec.v & PAGE_REC_REFERENCED) {
 		(void)pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });

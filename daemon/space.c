@@ -216,6 +216,7 @@ static void space_free(struct space *space)
 		space_close(fds[i]);
 	free(space->events);
 	free(space->pinned);
+	free(space->quiesce.threads);
 	free(space->batches);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);

@@ -138,6 +138,25 @@ struct msgs_unit {
 	struct uffd_msg msgs[SPACE_MSGS_MAX];
 };
 
+/* The proof that every madvise whose REMOVE was read has ended: see quiesce.c. */
+enum quiesce_phase {
+	QUIESCE_REACHED = 0, /* also: there was none */
+	QUIESCE_PENDING,
+	QUIESCE_PROVING,
+};
+
+struct quiesce_thread {
+	pid_t tid;
+	uint64_t run_ns;
+};
+
+struct quiesce {
+	enum quiesce_phase phase;
+	uint64_t since_ns;
+	struct quiesce_thread *threads; /* not proven yet */
+	uint32_t n_threads, cap;
+};
+
 /* Sequential faults of one thread widen its window. */
 struct stream {
 	uint32_t tid;
@@ -239,7 +258,7 @@ struct space {
 	struct maps maps_check; /* to look again after a REGISTER */
 	uint64_t maps_read_ns;
 	struct store *store; /* of the tier that pages leave to; NULL until first needed */
-	uint64_t n_slots_free_kept;
+	bool slots_dirty; /* its slots have memory since they were last let go */
 	struct batch *batches;
 	uint32_t n_batches;
 	bool beacon_out;
@@ -259,6 +278,7 @@ struct space {
 	struct msgs_unit *msgs; /* in the arena */
 	struct uffd_msg *events; /* read and not applied yet */
 	uint32_t n_events, events_cap;
+	struct quiesce quiesce;
 	struct range raced;	 /* unregistered with an event unread: see home.c */
 	uint32_t n_unmarked;	 /* records that may carry UNMARKED */
 	struct fault faults[SPACE_FAULTS_MAX];

@@ -37,6 +37,7 @@
 #include "home.h"
 #include "log.h"
 #include "pick.h"
+#include "quiesce.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -126,7 +127,7 @@ static int64_t worker_timeout(const struct space *space)
 		return RETRY_NS;
 	if (stats_get(&space->want_pages) && space_has_agent(space))
 		return RETRY_NS;
-	if (space_get_state(space) == SPACE_DRAINING)
+	if (space_get_state(space) == SPACE_DRAINING || !quiesce_reached(space))
 		return DRAIN_NS;
 	return IDLE_NS;
 }
@@ -191,6 +192,7 @@ static void worker_release(struct space *space, uint64_t *last_ns)
 		return;
 	*last_ns = now_ns;
 	home_release(space);
+	evict_trim(space);
 }
 
 /* Growth that escapes between two looks at the maps is what a target overshoots by. */
@@ -247,6 +249,7 @@ void *worker_run(void *arg)
 		fault_serve_all(space);
 		worker_take_mail(space);
 		more = home_step(space);
+		quiesce_step(space);
 		evict_step(space);
 		worker_pace(space);
 		worker_release(space, &released_ns);
