@@ -121,20 +121,6 @@ static const char *parse_bytes(void *member, const struct config_key *key, const
 	return NULL;
 }
 
-/* A staging chunk is at most one leaf of a page map, in whole pages. */
-static const char *parse_chunk(void *member, const struct config_key *key, const char *value)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), bytes = 0;
-	const char *why = parse_bytes(&bytes, key, value);
-
-	if (why != NULL)
-		return why;
-	if (bytes % page != 0 || bytes > 512 * page)
-		return "is not a multiple of the page size, up to 512 pages";
-	*(uint32_t *)member = (uint32_t)bytes;
-	return NULL;
-}
-
 /* "*" or "0,1000, 1001". */
 static const char *parse_ids(void *member, const struct config_key *key, const char *value)
 {
@@ -174,7 +160,6 @@ static const struct config_key keys[] = {
 	{ "tier", "backend", parse_backend, MEMBER(backend), 0, 0 },
 	{ "eviction", "host-ram", parse_bytes, MEMBER(host_ram), 0, UINT64_MAX },
 	{ "eviction", "sample-usec", parse_u32, MEMBER(sample_usec), 100, 500000 },
-	{ "eviction", "staging-chunk", parse_chunk, MEMBER(staging_chunk_bytes), 1, UINT32_MAX },
 	{ "eviction", "staging-chunks", parse_u32, MEMBER(n_staging_chunks), 1, UHMM_RING_BOXES },
 	{ "limits", "spaces", parse_u32, MEMBER(max_spaces), 1, 1u << 20 },
 	{ "limits", "spaces-per-uid", parse_u32, MEMBER(max_spaces_per_uid), 1, 1u << 20 },
@@ -216,7 +201,6 @@ void config_init(struct config *config)
 		.log_level = LOG_NOTICE,
 		.backend = "ram",
 		.sample_usec = 5000,
-		.staging_chunk_bytes = (uint32_t)(512 * sysconf(_SC_PAGESIZE)),
 		.n_staging_chunks = 2,
 		.max_spaces = 4096,
 		.max_spaces_per_uid = 1024,

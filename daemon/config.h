@@ -38,7 +38,6 @@ struct config {
 	/* [eviction] */
 	uint64_t host_ram; /* bytes, for groups that name no target; 0: none */
 	uint32_t sample_usec;
-	uint32_t staging_chunk_bytes;
 	uint32_t n_staging_chunks;
 	/* [limits] */
 	uint32_t max_spaces;

@@ -83,10 +83,9 @@ START_TEST(every_key_of_the_sample_is_accepted)
 		strcat(text, is_key ? line + 1 : line);
 	}
 	fclose(file);
-	ck_assert_int_eq(n_keys, 16);
+	ck_assert_int_eq(n_keys, 15);
 	ck_assert_msg(load(text) == 0, "%s", said);
 	ck_assert_str_eq(config.plugin_dir, "/usr/lib/uhmm/backends");
-	ck_assert_uint_eq(config.staging_chunk_bytes, 2u << 20);
 	ck_assert_uint_eq(config.max_arena_bytes, 1u << 30);
 	ck_assert(config.allow_uids.everyone);
 }
@@ -98,7 +97,7 @@ START_TEST(every_key_lands_in_its_member)
 			      "plugin-dir = /d\nlog-level = debug\n"
 			      "[tier]\nbackend = ram:capacity=2G,foo=bar\n"
 			      "[eviction]\nhost-ram = 64M\nsample-usec = 100\n"
-			      "staging-chunk = 64K\nstaging-chunks = 4\n"
+			      "staging-chunks = 4\n"
 			      "[limits]\nspaces = 10\nspaces-per-uid = 5\narena = 2M\n"
 			      "[policy]\nallow-uids = 0, 1000\ndeny-uids = 7\nallow-gids = 8,9\n"),
 			 0);
@@ -110,7 +109,6 @@ START_TEST(every_key_lands_in_its_member)
 	ck_assert_str_eq(config.backend, "ram:capacity=2G,foo=bar");
 	ck_assert_uint_eq(config.host_ram, 64u << 20);
 	ck_assert_uint_eq(config.sample_usec, 100);
-	ck_assert_uint_eq(config.staging_chunk_bytes, 65536);
 	ck_assert_uint_eq(config.n_staging_chunks, 4);
 	ck_assert_uint_eq(config.max_spaces, 10);
 	ck_assert_uint_eq(config.max_spaces_per_uid, 5);
@@ -192,14 +190,6 @@ START_TEST(wrong_values_are_named_with_their_key)
 		     "2: [eviction] sample-usec: '5K' is not a number");
 	expect_error("[eviction]\nsample-usec = -5\n",
 		     "2: [eviction] sample-usec: '-5' is not a number");
-	expect_error("[eviction]\nstaging-chunk = 5000\n",
-		     "2: [eviction] staging-chunk: '5000' is not a multiple of the page size, up "
-		     "to 512 pages");
-	expect_error("[eviction]\nstaging-chunk = 1G\n",
-		     "2: [eviction] staging-chunk: '1G' is not a multiple of the page size, up "
-		     "to 512 pages");
-	expect_error("[eviction]\nstaging-chunk = 0\n",
-		     "2: [eviction] staging-chunk: '0' is out of range");
 	expect_error("[eviction]\nstaging-chunks = 5\n",
 		     "2: [eviction] staging-chunks: '5' is out of range");
 	expect_error("[limits]\narena = 1K\n", "2: [limits] arena: '1K' is out of range");
