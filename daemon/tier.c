@@ -99,28 +99,55 @@ static int tier_open_backend(const struct config *config, struct tier *tier,
 	return tier->ops->tier_open(&env, params, &tier->backend);
 }
 
+/* A parsed specification; the strings lie in buf. */
+struct tier_spec {
+	char buf[1024];
+	char *backend;
+	struct uhmm_backend_param params[TIER_PARAMS_MAX + 1];
+};
+
+static int tier_parse_spec(const char *text, struct tier_spec *ret_spec)
+{
+	int err = spec_parse(text, ret_spec->buf, sizeof(ret_spec->buf), &ret_spec->backend,
+			     ret_spec->params, TIER_PARAMS_MAX);
+
+	if (err < 0)
+		log_err("backend '%s': not of the form NAME or NAME:key=value,...", text);
+	return err;
+}
+
+int tier_check_spec(const char *spec)
+{
+	struct tier tier = { .name = "" };
+	struct tier_spec parsed;
+	int err = tier_parse_spec(spec, &parsed);
+
+	if (err == 0) {
+		snprintf(tier.name, sizeof(tier.name), "%s", parsed.backend);
+		err = tier_take_capacity(&tier, parsed.params);
+	}
+	return err;
+}
+
 int tier_open(const struct config *config, const char *spec, struct tier **ret_tier)
 {
-	struct uhmm_backend_param params[TIER_PARAMS_MAX + 1];
-	char buf[1024], *backend;
+	struct tier_spec parsed;
 	struct tier *tier;
 	int err;
 
-	err = spec_parse(spec, buf, sizeof(buf), &backend, params, TIER_PARAMS_MAX);
-	if (err < 0) {
-		log_err("backend '%s': not of the form NAME or NAME:key=value,...", spec);
+	err = tier_parse_spec(spec, &parsed);
+	if (err < 0)
 		return err;
-	}
 	tier = calloc(1, sizeof(*tier));
 	if (!tier)
 		return -ENOMEM;
 	tier->capacity_pages = UINT64_MAX;
-	snprintf(tier->name, sizeof(tier->name), "%s", backend);
-	err = tier_take_capacity(tier, params);
+	snprintf(tier->name, sizeof(tier->name), "%s", parsed.backend);
+	err = tier_take_capacity(tier, parsed.params);
 	if (err == 0)
-		err = tier_load(config, backend, tier);
+		err = tier_load(config, parsed.backend, tier);
 	if (err == 0)
-		err = tier_open_backend(config, tier, params);
+		err = tier_open_backend(config, tier, parsed.params);
 	if (err < 0) {
 		tier_close(tier);
 		return err;
