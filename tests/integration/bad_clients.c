@@ -125,16 +125,6 @@ static void say_hello(enum uhmm_role role)
 	send_packet(&hello, sizeof(hello), NULL, 0);
 }
 
-/* An administrator is told READY. */
-static void say_hello_admin(void)
-{
-	struct packet packet;
-
-	say_hello(UHMM_ROLE_ADMIN);
-	if (!recv_packet(&packet) || packet.h.type != UHMM_MSG_READY)
-		prog_fail("no READY for an honest HELLO");
-}
-
 static void bad_hello(struct uhmm_msg_hello hello, size_t len)
 {
 	send_packet(&hello, len, NULL, 0);
@@ -240,7 +230,7 @@ static void enrol_first(void)
 
 static void second_hello(void)
 {
-	say_hello_admin();
+	say_hello(UHMM_ROLE_ADMIN);
 	say_hello(UHMM_ROLE_ADMIN);
 	expect_drop();
 }
@@ -424,7 +414,7 @@ static void expect_error(struct uhmm_msg_request request)
 {
 	struct packet packet;
 
-	say_hello_admin();
+	say_hello(UHMM_ROLE_ADMIN);
 	send_packet(&request, sizeof(request), NULL, 0);
 	if (!recv_packet(&packet)) {
 		printf("dropped\n");
@@ -472,7 +462,7 @@ static void stops_reading(void)
 	struct pollfd pollfd = { .fd = sock, .events = 0 };
 	double end = now_sec() + 10;
 
-	say_hello_admin();
+	say_hello(UHMM_ROLE_ADMIN);
 	while (now_sec() < end) {
 		if (send(sock, &request, sizeof(request), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
 		    errno != EAGAIN)

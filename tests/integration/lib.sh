@@ -28,6 +28,7 @@ finish() {
 	exit "$status"
 }
 trap finish EXIT
+trap 'exit 143' TERM INT
 
 fail() {
 	echo "FAIL: $*" >&2
