@@ -293,7 +293,7 @@ int main(int argc, char **argv)
 	if (parse_options(argc, argv, &options, &config) < 0)
 		return 2;
 	log_set_level(config.log_level);
-	if (tier_check_spec(config.backend) < 0)
+	if (tier_check_spec(&config, config.backend) < 0)
 		return 2;
 	if (options.check_only)
 		return 0;

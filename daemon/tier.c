@@ -116,16 +116,20 @@ static int tier_parse_spec(const char *text, struct tier_spec *ret_spec)
 	return err;
 }
 
-int tier_check_spec(const char *spec)
+int tier_check_spec(const struct config *config, const char *spec)
 {
 	struct tier tier = { .name = "" };
 	struct tier_spec parsed;
 	int err = tier_parse_spec(spec, &parsed);
 
-	if (err == 0) {
-		snprintf(tier.name, sizeof(tier.name), "%s", parsed.backend);
-		err = tier_take_capacity(&tier, parsed.params);
-	}
+	if (err < 0)
+		return err;
+	snprintf(tier.name, sizeof(tier.name), "%s", parsed.backend);
+	err = tier_take_capacity(&tier, parsed.params);
+	if (err == 0)
+		err = tier_load(config, parsed.backend, &tier);
+	if (tier.module)
+		dlclose(tier.module);
 	return err;
 }
 

@@ -31,8 +31,8 @@ struct config;
 /* Open `spec` ("NAME" or "NAME:key=value,..."); logs what is wrong with it. */
 int tier_open(const struct config *config, const char *spec, struct tier **ret_tier);
 void tier_close(struct tier *tier);
-/* Is it of the right form? Logs what is wrong; opens nothing. */
-int tier_check_spec(const char *spec);
+/* Is it of the right form, and is the plug-in there? Logs what is wrong; opens no tier. */
+int tier_check_spec(const struct config *config, const char *spec);
 
 /* Take room for up to n pages; returns how many were granted. */
 uint32_t tier_take(struct tier *tier, uint32_t n);

@@ -115,7 +115,7 @@ START_TEST(good_messages_pass)
 
 		expect_right(&msg, sizeof(msg), UHMM_MSG_HELLO, 0);
 	}
-	for (int what = UHMM_REQ_STATUS; what <= UHMM_REQ_TIERS; what++) {
+	for (int what = UHMM_REQ_STATUS; what <= UHMM_REQ_AGENT_QUIT; what++) {
 		struct uhmm_msg_request msg = request((enum uhmm_request)what);
 
 		expect_right(&msg, sizeof(msg), UHMM_MSG_REQUEST, 0);
