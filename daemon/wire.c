@@ -110,6 +110,7 @@ static int check_request(const struct uhmm_msg_request *msg, const char **ret_wh
 	switch ((enum uhmm_request)msg->request) {
 	case UHMM_REQ_STATUS:
 	case UHMM_REQ_REPORT:
+	case UHMM_REQ_TIERS:
 	case UHMM_REQ_AGENT_QUIT:
 		break;
 	case UHMM_REQ_RESTORE:
