@@ -221,7 +221,8 @@ START_TEST(a_wrong_request_is_refused_with_its_reason)
 	const char *flag = "a flag is unknown for this request";
 
 	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = 0, -EPROTO, "the request is unknown");
-	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = 8, -EPROTO, "the request is unknown");
+	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = UHMM_REQ_AGENT_QUIT + 1, -EPROTO,
+		      "the request is unknown");
 	WRONG_REQUEST(UHMM_REQ_EVICT, msg.pid = 0, -EPROTO, "the pid is not positive");
 	WRONG_REQUEST(UHMM_REQ_RESTORE, msg.pid = -1, -EPROTO, "the pid is not positive");
 	WRONG_REQUEST(UHMM_REQ_QUERY, msg.bytes = 0, -EPROTO, "the range is empty");
