@@ -57,7 +57,7 @@ struct json_object *answer_array(struct json_object *json, const char *key)
 struct json_object *answer_ask(const struct cli_args *args, enum uhmm_request request,
 			       int *ret_status)
 {
-	struct uhmm_msg_done done = {0};
+	struct uhmm_msg_done done = { 0 };
 	struct json_object *json = NULL;
 	char *text;
 

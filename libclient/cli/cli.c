@@ -68,13 +68,13 @@ bool cli_parse(const struct cli_command *cmd, unsigned int options, int argc, ch
 	       struct cli_args *ret_args, int *ret_status)
 {
 	static const struct option longs[] = {
-		{"socket", required_argument, NULL, 's'},
-		{"help", no_argument, NULL, 'h'},
-		{"json", no_argument, NULL, 'j'},
-		{"hold", no_argument, NULL, 'H'},
-		{NULL, 0, NULL, 0},
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "hold", no_argument, NULL, 'H' },
+		{ NULL, 0, NULL, 0 },
 	};
-	struct cli_args args = {0};
+	struct cli_args args = { 0 };
 	const char *path = NULL;
 	int c;
 

@@ -33,8 +33,8 @@ union packet {
 
 int client_connect(const char *path, int *ret_fd)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = ANSWER_TIMEOUT_SEC};
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct timeval timeout = { .tv_sec = ANSWER_TIMEOUT_SEC };
 	int fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path))
@@ -105,7 +105,7 @@ static int packet_take_refuse(union packet *packet, struct uhmm_msg_refuse *ret_
 static void hello_init(struct uhmm_msg_hello *ret_hello, enum uhmm_role role)
 {
 	*ret_hello = (struct uhmm_msg_hello){
-		.h = {.type = UHMM_MSG_HELLO, .len = sizeof(*ret_hello)},
+		.h = { .type = UHMM_MSG_HELLO, .len = sizeof(*ret_hello) },
 		.magic = UHMM_WIRE_MAGIC,
 		.version = UHMM_WIRE_VERSION,
 		.role = role,
@@ -172,7 +172,7 @@ int client_request(int fd, enum uhmm_request request, int32_t pid, uint64_t byte
 		   char **ret_text, struct uhmm_msg_done *ret_done)
 {
 	struct uhmm_msg_request msg = {
-		.h = {.type = UHMM_MSG_REQUEST, .len = sizeof(msg)},
+		.h = { .type = UHMM_MSG_REQUEST, .len = sizeof(msg) },
 		.request = request,
 		.flags = flags,
 		.pid = pid,
@@ -243,7 +243,7 @@ void client_explain_connect(const char *path, int error)
 int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_t bytes,
 	       uint32_t flags, char **ret_text, struct uhmm_msg_done *ret_done)
 {
-	const struct timeval for_ever = {0};
+	const struct timeval for_ever = { 0 };
 	struct uhmm_msg_hello hello;
 	int fd;
 	int error = client_connect(path, &fd);

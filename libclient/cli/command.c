@@ -27,8 +27,8 @@ struct signal_state {
 
 static void signals_take(struct signal_state *ret_old)
 {
-	const struct sigaction ignore = {.sa_handler = SIG_IGN};
-	const struct sigaction standard = {.sa_handler = SIG_DFL};
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
+	const struct sigaction standard = { .sa_handler = SIG_DFL };
 	sigset_t terminal;
 
 	/* Blocked over the fork, a ^C in between reaches the command all the same. */

@@ -118,7 +118,7 @@ static int daemon_look(const char *path)
 
 int doctor_main(const struct cli_command *cmd, int argc, char **argv)
 {
-	struct doctor doctor = {0};
+	struct doctor doctor = { 0 };
 	struct cli_args args;
 	int status;
 

@@ -105,7 +105,7 @@ static void check_pagemap_scan(struct doctor *doctor)
 
 static void check_io_uring(struct doctor *doctor)
 {
-	struct io_uring_params params = {0};
+	struct io_uring_params params = { 0 };
 	uint64_t disabled = 0;
 	int fd = (int)syscall(SYS_io_uring_setup, 1, &params);
 	int error = errno;
@@ -133,10 +133,10 @@ static void check_capabilities(struct doctor *doctor)
 		unsigned int bit;
 		const char *name;
 	} needed[] = {
-		{CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
-		{CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
-		{CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"},
-		{CAP_IPC_LOCK, "CAP_IPC_LOCK"},
+		{ CAP_SYS_PTRACE, "CAP_SYS_PTRACE" },
+		{ CAP_SYS_ADMIN, "CAP_SYS_ADMIN" },
+		{ CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE" },
+		{ CAP_IPC_LOCK, "CAP_IPC_LOCK" },
 	};
 	char names[128] = "";
 	size_t used = 0;

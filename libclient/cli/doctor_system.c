@@ -17,9 +17,9 @@
 
 /* The kernel's own default, and room for the ring of a space and its tiers. */
 #define MAP_COUNT_WANTED 65530u
-#define NOFILE_WANTED    1024u
-#define MEMLOCK_WANTED   (8u << 20)
-#define ROOM_NEEDED      (64u << 20)
+#define NOFILE_WANTED 1024u
+#define MEMLOCK_WANTED (8u << 20)
+#define ROOM_NEEDED (64u << 20)
 
 static void check_cgroup(struct doctor *doctor)
 {
@@ -90,7 +90,7 @@ static void check_room(struct doctor *doctor)
 
 void doctor_check_system(struct doctor *doctor)
 {
-	struct rlimit limit = {0};
+	struct rlimit limit = { 0 };
 
 	check_cgroup(doctor);
 	check_map_count(doctor);

@@ -15,33 +15,33 @@
 #define JSON_HELP "  --json         print JSON instead of text\n"
 
 static const struct cli_command commands[] = {
-	{"run", "[OPTIONS] [--] CMD ARGS...", "Run a command whose memory is managed",
-	 "  --host-ram SIZE  what the command's processes may keep in host RAM (64M, 2G ...)\n"
-	 "  --backend SPEC   where pages go, with a private daemon: NAME[:key=value,...]\n"
-	 "  --socket PATH    the daemon's socket ($UHMM_SOCKET; /run/uhmm/uhmm.sock)\n"
-	 "  --private        start a daemon for this command, whoever listens at the socket\n"
-	 "  --report FILE    write a JSON report when the command has ended\n"
-	 "  --progress       show on stderr what happens meanwhile\n"
-	 "  --verbose        the private daemon says more\n"
-	 "\n"
-	 "With no daemon at the socket a private one is started; that needs root.\n"
-	 "Exit status: the command's, 128+N if signal N ended it; 125 if uhmm failed or was\n"
-	 "used wrongly, 126 if CMD cannot be executed, 127 if it is not found.\n"
-	 "UHMM_OPTIONAL=1 in the environment: if uhmm fails, CMD runs unmanaged.\n",
-	 run_main},
-	{"status", "[--json] [--socket PATH]", "Show the managed processes", JSON_HELP SOCKET_HELP,
-	 status_main},
-	{"evict", "PID [all|SIZE] [--socket PATH]", "Move pages of a process out to a tier",
-	 SOCKET_HELP, evict_main},
-	{"restore", "PID [--hold] [--socket PATH]", "Bring all pages of a process home",
-	 "  --hold         and stop evicting it\n" SOCKET_HELP, restore_main},
-	{"tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
-	 JSON_HELP SOCKET_HELP, tiers_main},
-	{"doctor", "[--json] [--socket PATH]", "Check whether this machine can do the job",
-	 JSON_HELP SOCKET_HELP "Exit status: 0 if `uhmm run` can work here, else 1.\n",
-	 doctor_main},
-	{"version", "", "Print the version", NULL, version_main},
-	{"help", "[CMD]", "Explain a subcommand", NULL, help_main},
+	{ "run", "[OPTIONS] [--] CMD ARGS...", "Run a command whose memory is managed",
+	  "  --host-ram SIZE  what the command's processes may keep in host RAM (64M, 2G ...)\n"
+	  "  --backend SPEC   where pages go, with a private daemon: NAME[:key=value,...]\n"
+	  "  --socket PATH    the daemon's socket ($UHMM_SOCKET; /run/uhmm/uhmm.sock)\n"
+	  "  --private        start a daemon for this command, whoever listens at the socket\n"
+	  "  --report FILE    write a JSON report when the command has ended\n"
+	  "  --progress       show on stderr what happens meanwhile\n"
+	  "  --verbose        the private daemon says more\n"
+	  "\n"
+	  "With no daemon at the socket a private one is started; that needs root.\n"
+	  "Exit status: the command's, 128+N if signal N ended it; 125 if uhmm failed or was\n"
+	  "used wrongly, 126 if CMD cannot be executed, 127 if it is not found.\n"
+	  "UHMM_OPTIONAL=1 in the environment: if uhmm fails, CMD runs unmanaged.\n",
+	  run_main },
+	{ "status", "[--json] [--socket PATH]", "Show the managed processes", JSON_HELP SOCKET_HELP,
+	  status_main },
+	{ "evict", "PID [all|SIZE] [--socket PATH]", "Move pages of a process out to a tier",
+	  SOCKET_HELP, evict_main },
+	{ "restore", "PID [--hold] [--socket PATH]", "Bring all pages of a process home",
+	  "  --hold         and stop evicting it\n" SOCKET_HELP, restore_main },
+	{ "tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
+	  JSON_HELP SOCKET_HELP, tiers_main },
+	{ "doctor", "[--json] [--socket PATH]", "Check whether this machine can do the job",
+	  JSON_HELP SOCKET_HELP "Exit status: 0 if `uhmm run` can work here, else 1.\n",
+	  doctor_main },
+	{ "version", "", "Print the version", NULL, version_main },
+	{ "help", "[CMD]", "Explain a subcommand", NULL, help_main },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

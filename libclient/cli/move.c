@@ -16,7 +16,7 @@
 int move_pages(const struct cli_args *args, enum uhmm_request request, int32_t pid, uint64_t bytes,
 	       uint32_t flags)
 {
-	struct uhmm_msg_done done = {0};
+	struct uhmm_msg_done done = { 0 };
 	char size[CLI_SIZE_TEXT];
 	char text[sizeof(done.text)];
 

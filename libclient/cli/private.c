@@ -27,9 +27,9 @@
 #include "paths.h"
 
 #define PRIVATE_PARENT_DIR "/dev/shm"
-#define READY_TIMEOUT_MS   30000
+#define READY_TIMEOUT_MS 30000
 #define RELEASE_TIMEOUT_MS 500
-#define LOG_PIPE_BYTES     (1 << 18)
+#define LOG_PIPE_BYTES (1 << 18)
 
 /* What the new daemon gets: its ends of three pipes. */
 struct daemon_ends {
@@ -55,7 +55,7 @@ static void private_remove_dir(const struct private_daemon *daemon)
 /* Passable for everybody (a command may change its uid), readable for root only. */
 static int private_make_dir(struct private_daemon *daemon)
 {
-	static const char *const subdirs[] = {"state", "pages"};
+	static const char *const subdirs[] = { "state", "pages" };
 	char path[96];
 	uint64_t number;
 
@@ -145,7 +145,7 @@ daemon_exec(const char *path, const struct private_options *options,
 /* Read the daemon's one line: "ready", or what is wrong. */
 static int ready_wait(int fd, char *line, size_t line_size)
 {
-	struct pollfd pollfd = {.fd = fd, .events = POLLIN};
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
 	size_t used = 0;
 	int n_ready;
 	ssize_t n;
@@ -210,21 +210,21 @@ static int private_fork(const char *path, const struct private_options *options,
 	if (daemon->pid < 0)
 		return -errno;
 	if (daemon->pid == 0) {
-		const struct daemon_ends theirs = {ready[1], lifeline[0], log[1]};
+		const struct daemon_ends theirs = { ready[1], lifeline[0], log[1] };
 
 		daemon_exec(path, options, daemon, &theirs);
 	}
 	(void)close(ready[1]);
 	(void)close(lifeline[0]);
 	(void)close(log[1]);
-	*ours = (struct daemon_ends){ready[0], lifeline[1], log[0]};
+	*ours = (struct daemon_ends){ ready[0], lifeline[1], log[0] };
 	return 0;
 }
 
 int private_start(const struct private_options *options, struct private_daemon *ret_daemon)
 {
-	struct private_daemon daemon = {.pidfd = -1, .lifeline_fd = -1, .log_fd = -1};
-	struct daemon_ends ours = {-1, -1, -1};
+	struct private_daemon daemon = { .pidfd = -1, .lifeline_fd = -1, .log_fd = -1 };
+	struct daemon_ends ours = { -1, -1, -1 };
 	char path[PATH_MAX];
 	char line[256] = "";
 	int error;
@@ -276,7 +276,7 @@ bool private_relay_log(struct private_daemon *daemon)
 
 void private_release(struct private_daemon *daemon)
 {
-	struct pollfd pollfd = {.fd = daemon->pidfd, .events = POLLIN};
+	struct pollfd pollfd = { .fd = daemon->pidfd, .events = POLLIN };
 
 	if (!daemon->pid)
 		return;

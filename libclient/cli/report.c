@@ -61,7 +61,7 @@ static int temp_open(const char *path, char out[static PATH_MAX])
 /* A name for an open descriptor, such as /dev/stdout: the file behind it is in use. */
 static bool path_is_descriptor(const char *path)
 {
-	static const char *const prefixes[] = {"/dev/std", "/dev/fd/", "/proc/"};
+	static const char *const prefixes[] = { "/dev/std", "/dev/fd/", "/proc/" };
 
 	for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
 		if (!strncmp(path, prefixes[i], strlen(prefixes[i])))
@@ -133,7 +133,7 @@ int report_file_write(const struct report_file *file, struct json_object *json)
 
 void progress_init(struct progress *progress, bool on)
 {
-	*progress = (struct progress){.on = on, .tty = on && isatty(STDERR_FILENO)};
+	*progress = (struct progress){ .on = on, .tty = on && isatty(STDERR_FILENO) };
 }
 
 void progress_clear(struct progress *progress)

@@ -20,7 +20,7 @@ int report_file_check(const char *path, struct report_file *ret_file);
 int report_file_write(const struct report_file *file, struct json_object *json);
 
 #define PROGRESS_SAMPLE_NS 200000000ull
-#define PROGRESS_LINE_NS   2000000000ull
+#define PROGRESS_LINE_NS 2000000000ull
 
 struct progress {
 	bool on;

@@ -106,17 +106,17 @@ static int run_parse(const struct cli_command *cmd, int argc, char **argv,
 		     struct run_options *ret_options)
 {
 	static const struct option longs[] = {
-		{"host-ram", required_argument, NULL, 'm'},
-		{"backend", required_argument, NULL, 'b'},
-		{"socket", required_argument, NULL, 's'},
-		{"report", required_argument, NULL, 'r'},
-		{"private", no_argument, NULL, 'p'},
-		{"progress", no_argument, NULL, 'P'},
-		{"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+		{ "host-ram", required_argument, NULL, 'm' },
+		{ "backend", required_argument, NULL, 'b' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "report", required_argument, NULL, 'r' },
+		{ "private", no_argument, NULL, 'p' },
+		{ "progress", no_argument, NULL, 'P' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
 	};
-	struct run_options options = {0};
+	struct run_options options = { 0 };
 	int status;
 	int c;
 
@@ -273,12 +273,7 @@ static void run_sample(struct run *run, bool last)
 /* Until the command has ended: pass on the private daemon's log, show progress. */
 static void run_watch(struct run *run, pid_t pid)
 {
-	enum {
-		COMMAND,
-		LOG,
-		DAEMON,
-		N_FDS
-	};
+	enum { COMMAND, LOG, DAEMON, N_FDS };
 	int pidfd = pidfd_open(pid, 0);
 	uint64_t next_ns = now_ns() + PROGRESS_SAMPLE_NS;
 	int n;
@@ -286,9 +281,9 @@ static void run_watch(struct run *run, pid_t pid)
 	while (pidfd >= 0) {
 		/* POLLHUP is always watched for; READY was the last word that nobody asked for. */
 		struct pollfd fds[N_FDS] = {
-			[COMMAND] = {.fd = pidfd, .events = POLLIN},
-			[LOG] = {.fd = run->daemon.log_fd, .events = POLLIN},
-			[DAEMON] = {.fd = run->fd, .events = POLLIN},
+			[COMMAND] = { .fd = pidfd, .events = POLLIN },
+			[LOG] = { .fd = run->daemon.log_fd, .events = POLLIN },
+			[DAEMON] = { .fd = run->fd, .events = POLLIN },
 		};
 		bool sampling = run->progress.on && run->fd >= 0;
 
@@ -379,7 +374,7 @@ static int run_command(struct run *run)
 int run_main(const struct cli_command *cmd, int argc, char **argv)
 {
 	struct run run = {
-		.daemon = {.pidfd = -1, .lifeline_fd = -1, .log_fd = -1},
+		.daemon = { .pidfd = -1, .lifeline_fd = -1, .log_fd = -1 },
 		.fd = -1,
 	};
 	int status = run_parse(cmd, argc, argv, &run.options);
