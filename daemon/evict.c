@@ -258,7 +258,7 @@ static bool staging_is_empty(const struct space *space, const struct batch *batc
 				     BATCH_PAGES_MAX, entries);
 
 	for (int i = 0; i < got; i++)
-		if (entries[i])
+		if (entries[i] & (UHMM_PAGEMAP_PRESENT | UHMM_PAGEMAP_SWAPPED))
 			return false;
 	return got == (int)BATCH_PAGES_MAX;
 }
