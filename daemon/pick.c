@@ -121,8 +121,10 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;
-	(void)ranges_add(&space->unmanaged, start, end,
-			 result == UFFD_ERROR ? UHMM_REASON_APP_UFFD : UHMM_REASON_DEVICE);
+	else if (result == UFFD_ERROR && errno == EBUSY)
+		(void)ranges_add(&space->unmanaged, start, end, UHMM_REASON_APP_UFFD);
+	else
+		space->maps_read_ns = 0; /* it was mapped when we looked; look again */
 	return false;
 }
 
