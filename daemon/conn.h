@@ -63,7 +63,7 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd);
 void enrol_attached(struct control *control, struct conn *conn, int error);
-void enrol_agent_eof(struct control *control, struct conn *conn);
+void enrol_agent_eof(struct conn *conn);
 
 /* request.c */
 void request_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);

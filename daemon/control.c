@@ -233,7 +233,7 @@ static void conn_on_message(struct control *control, struct conn *conn, const vo
 static void conn_on_eof(struct control *control, struct conn *conn)
 {
 	if (conn->state == CONN_AGENT) {
-		enrol_agent_eof(control, conn);
+		enrol_agent_eof(conn);
 		/* No more polling; the connection waits for its space to end. */
 		conn->source.removed = true;
 		conn->source.gone = NULL;

@@ -157,16 +157,13 @@ static struct space_layout enrol_layout(const struct uhmm_msg_enrol *msg)
 	};
 }
 
-static void enrol_ready(struct control *control, struct conn *conn)
+/* The socket is the agent's from now on, and the space's. */
+static void enrol_finish(struct conn *conn)
 {
-	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
-
 	conn->state = CONN_AGENT;
 	conn->fd_is_spaces = true;
-	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
 	log_debug("pid %d (%s): enrolled as space %llu", conn->pid, conn->space->command,
 		  (unsigned long long)conn->space->id);
-	(void)control;
 }
 
 /* A child's space belongs to its worker: it attaches the agent. */
@@ -202,12 +199,13 @@ void enrol_attached(struct control *control, struct conn *conn, int error)
 	if (error < 0)
 		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, strerror(-error));
 	else
-		enrol_ready(control, conn);
+		enrol_finish(conn); /* its worker has said READY */
 }
 
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd)
 {
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
 	struct space *space = conn->space;
 	const char *why = NULL;
 	int err;
@@ -247,16 +245,16 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	space->sock = conn->fd;
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
-	enrol_ready(control, conn);
+	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	enrol_finish(conn);
 }
 
 /* The agent's table was closed: exec, exit, or it was told to end. If the address space lives
  * on it is served without an agent; the worker, or the tick, finds out when it ends. */
-void enrol_agent_eof(struct control *control, struct conn *conn)
+void enrol_agent_eof(struct conn *conn)
 {
 	space_agent_gone(conn->space, UHMM_REASON_NO_AGENT);
 	conn->state = CONN_LINGERING;
-	(void)control;
 }
 
 int control_adopt_child(struct space *parent, int uffd, struct space **ret_child)

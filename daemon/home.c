@@ -284,6 +284,14 @@ bool home_is_sandboxed(const struct space *space)
 	       __atomic_load_n(&space->ring->flags, __ATOMIC_RELAXED) & UHMM_RING_SANDBOXED;
 }
 
+/* READY goes out before anything else that the agent may get: the client waits for it. */
+static int attach_say_ready(const struct attach *attach)
+{
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
+
+	return wire_send(attach->sock, &ready, sizeof(ready), NULL, 0, MSG_DONTWAIT);
+}
+
 int home_attach_agent(struct space *space, struct attach *attach)
 {
 	int err = 0;
@@ -294,8 +302,12 @@ int home_attach_agent(struct space *space, struct attach *attach)
 		err = space_open_proc(space, attach->pid);
 	if (err == 0)
 		err = space_verify(space, attach->layout.staging_addr);
+	if (err == 0)
+		err = attach_say_ready(attach);
 	if (err < 0)
 		return err;
+	if (space->sock >= 0)
+		close(space->sock); /* of the agent before: at its end */
 	space->pid = attach->pid;
 	space->uid = attach->uid;
 	space->gid = attach->gid;

@@ -413,22 +413,26 @@ int space_open_proc(struct space *space, pid_t pid)
 	return err;
 }
 
-int space_verify(struct space *space, uint64_t addr)
+int space_verify(struct space *space, uint64_t staging_addr)
 {
+	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr;
 	char *page = space->bounce;
 	uint8_t seen[UHMM_TOKEN_BYTES], token[UHMM_TOKEN_BYTES];
-	uint64_t done = 0;
-	enum uffd_result result;
+	enum uffd_result result = UFFD_EXISTS;
 
 	if (getrandom(token, sizeof(token), 0) != sizeof(token))
 		return -EIO;
-	if (uffd_register(space->uffd, addr, space->page_size, UFFDIO_REGISTER_MODE_MISSING) !=
-	    UFFD_OK)
-		return -EPERM;
 	memset(page, 0, space->page_size);
 	memcpy(page, token, sizeof(token));
-	result = uffd_copy(space->uffd, addr, page, space->page_size, &done);
-	(void)uffd_unregister(space->uffd, addr, space->page_size);
+	/* An agent before this one may have left pages there. */
+	for (uint64_t i = 0; i < n_pages && result == UFFD_EXISTS; i++) {
+		addr = staging_addr + i * space->page_size;
+		if (uffd_register(space->uffd, addr, space->page_size,
+				  UFFDIO_REGISTER_MODE_MISSING) != UFFD_OK)
+			return -EPERM;
+		result = uffd_copy(space->uffd, addr, page, space->page_size, &done);
+		(void)uffd_unregister(space->uffd, addr, space->page_size);
+	}
 	if (result != UFFD_OK)
 		return -EPERM;
 	if (pread(space->mem_fd, seen, sizeof(seen), (off_t)addr) != sizeof(seen) ||

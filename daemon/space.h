@@ -322,9 +322,9 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
 
 /* Open the /proc files of `pid`; they stay bound to its present address space. */
 int space_open_proc(struct space *space, pid_t pid);
-/* Is the space's userfaultfd one of the address space that mem_fd reads? Fills `addr`, a page
- * that was never touched and is the agent's own. */
-int space_verify(struct space *space, uint64_t addr);
+/* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
+ * staging. */
+int space_verify(struct space *space, uint64_t staging_addr);
 
 /* Start the worker if it does not run. The second one with the registry's lock held. */
 int space_start_worker(struct space *space);
