@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "agent.h"
 #include "sys.h"
@@ -26,6 +27,9 @@
 
 /* This many runs in a row that answer EINVAL mean that the daemon closed the gate. */
 #define GATE_CLOSED_RUNS 8u
+
+/* The C library aligns struct pthread at least so. */
+#define TCB_ALIGN 64u
 
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
@@ -206,6 +210,41 @@ static bool make_exclusive(const struct uhmm_agent *agent, uint64_t addr)
 }
 
 /*
+ * Is a thread's control block of the C library in this page? It begins with a pointer to
+ * itself, and has another 16 bytes on, from before the thread exists until its stack is reused.
+ * An exiting thread's faults are not delivered, so such a page never leaves; the daemon knows
+ * the threads that there were a moment ago, this finds the one that was born since.
+ */
+static bool holds_tcb(const uint64_t *words, uint64_t addr, uint64_t page_bytes)
+{
+	const uint64_t step = TCB_ALIGN / sizeof(*words);
+
+	for (uint64_t i = 0; i + 2 < page_bytes / sizeof(*words); i += step) {
+		uint64_t self = addr + i * sizeof(*words);
+
+		if (words[i] == self && words[i + 2] == self)
+			return true;
+	}
+	return false;
+}
+
+/* How many bytes from addr on hold no control block. Read by a system call: a load of memory
+ * that the program has just protected would kill it. What cannot be read is the MOVE's to say. */
+static uint64_t without_tcb(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
+{
+	uint64_t piece = len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES;
+	struct iovec local = { .iov_base = agent->scratch, .iov_len = piece };
+	struct iovec remote = { .iov_base = (void *)addr, .iov_len = piece };
+	long got = sys_call6(SYS_process_vm_readv, agent->pid, (long)&local, 1, (long)&remote, 1, 0);
+
+	for (uint64_t at = 0; got > 0 && at + agent->page_bytes <= (uint64_t)got;
+	     at += agent->page_bytes)
+		if (holds_tcb((const void *)(agent->scratch + at), addr + at, agent->page_bytes))
+			return at;
+	return piece;
+}
+
+/*
  * Move [src, src + len) to dst. A page that will not move is skipped and remembered in
  * *ret_result. Returns 0 (go on with the next run), -EINVAL (nothing of what is left of this
  * run can move), or another negative errno that ends the command.
@@ -213,21 +252,31 @@ static bool make_exclusive(const struct uhmm_agent *agent, uint64_t addr)
 static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src, uint64_t len,
 		     int32_t *ret_result)
 {
-	uint64_t done = 0;
+	uint64_t done = 0, seen = 0; /* [0, seen) has been looked at */
 	uint64_t made_exclusive = len; /* none yet */
 
 	while (done < len) {
 		struct uhmm_uffdio_move move;
 		long err;
 
+		if (done >= seen) {
+			seen = done + without_tcb(agent, src + done, len - done);
+			if (seen == done) {
+				*ret_result = -EBUSY;
+				done += agent->page_bytes;
+				continue;
+			}
+		}
 		move.dst = dst + done;
 		move.src = src + done;
-		move.len = len - done;
+		move.len = seen - done;
 		move.mode = UHMM_UFFDIO_MOVE_ALLOW_SRC_HOLES;
 		move.move = 0;
 		err = sys_call3(SYS_ioctl, agent->uffd, (long)UHMM_UFFDIO_MOVE, (long)&move);
-		if (err == 0)
-			return 0;
+		if (err == 0) {
+			done = seen;
+			continue;
+		}
 		if (READ_ONCE(move.move) > 0) {
 			/* Progress, whatever errno says; the next round tells what stopped it. */
 			done += (uint64_t)READ_ONCE(move.move);

@@ -11,6 +11,8 @@
 #include <uhmm/wire.h>
 
 #define AGENT_SLOT_FILES_MAX 64u
+/* Where the agent looks at pages before it moves them: the beginning of its private area. */
+#define AGENT_SCRATCH_BYTES (64ul << 10)
 
 /* uhmm_agent.go: whether the starter lets the agent read the socket. */
 enum agent_go {
@@ -24,7 +26,9 @@ struct uhmm_agent {
 	uint64_t staging_addr;
 	uint64_t chunk_bytes;
 	uint64_t page_bytes;
+	char *scratch; /* AGENT_SCRATCH_BYTES */
 	uint32_t n_chunks;
+	int32_t pid;   /* of this process, in its own pid namespace */
 	int32_t sock, uffd, event_fd; /* the same numbers in the agent's own table */
 	uint32_t go;		      /* futex, enum agent_go */
 	uint32_t tid;		      /* futex; set by clone, cleared by the kernel at the end */

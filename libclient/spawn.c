@@ -97,11 +97,11 @@ int spawn_map_staging(size_t bytes, struct spawn_area *ret_area)
 	return 0;
 }
 
-/* From below: a page that catches a stack overflow, the stack, a page of data. */
+/* From below: room to look at pages in, a page that catches a stack overflow, the stack, a page of data. */
 int spawn_map_private(struct spawn_area *ret_area)
 {
 	size_t page = spawn_page_bytes();
-	struct spawn_area area = { .bytes = page + STACK_BYTES + page };
+	struct spawn_area area = { .bytes = AGENT_SCRATCH_BYTES + page + STACK_BYTES + page };
 	long raw = map_anonymous(area.bytes, PROT_READ | PROT_WRITE);
 	long err;
 
@@ -110,7 +110,7 @@ int spawn_map_private(struct spawn_area *ret_area)
 	area.addr = (void *)raw;
 	err = advise_ours(&area);
 	if (err == 0)
-		err = sys_call3(SYS_mprotect, raw, (long)page, PROT_NONE);
+		err = sys_call3(SYS_mprotect, raw + (long)AGENT_SCRATCH_BYTES, (long)page, PROT_NONE);
 	if (err) {
 		spawn_unmap(&area);
 		return (int)err;
