@@ -47,6 +47,7 @@ struct control {
 	int userfaultfd_dev;
 	bool leaving;	 /* private: end when nobody needs us */
 	bool stopping;	 /* bring everything home and end */
+	unsigned int n_quits; /* workers that have not yet said that all is home */
 	uint64_t said_ns; /* when the wait for pages was last mentioned */
 };
 

@@ -96,7 +96,9 @@ static void on_completions(struct loop_source *source)
 	while ((mail = completions_next())) {
 		struct conn *conn = conn_find(control, mail->conn_id);
 
-		if (conn && mail->type == MAIL_AGENT)
+		if (mail->type == MAIL_QUIT)
+			control->n_quits--;
+		else if (conn && mail->type == MAIL_AGENT)
 			enrol_attached(control, conn, mail->error);
 		else if (conn)
 			request_done(conn, mail);
@@ -348,7 +350,7 @@ static bool control_is_needed(uint64_t *ret_pages)
 }
 
 /* Everything comes home, and nothing leaves any more. */
-static void control_send_home(void)
+static void control_send_home(struct control *control)
 {
 	struct list *pos;
 
@@ -357,18 +359,17 @@ static void control_send_home(void)
 		struct space *space = list_entry(pos, struct space, link);
 		struct mail *mail;
 
-		/* Without a worker there is nothing away. */
-		if (!space->worker_started)
+		__atomic_store_n(&space->hold, true, __ATOMIC_RELAXED);
+		/* Without a worker there is nothing away, and now none will start. */
+		if (!space->worker_started || space_get_state(space) == SPACE_DEAD)
 			continue;
 		mail = calloc(1, sizeof(*mail));
 		if (!mail)
 			continue;
 		list_init(&mail->link);
 		mail->type = MAIL_QUIT;
-		pthread_mutex_lock(&space->mail_lock);
-		list_add_tail(&space->mail, &mail->link);
-		pthread_mutex_unlock(&space->mail_lock);
-		space_kick(space);
+		control->n_quits++;
+		space_post_started(space, mail);
 	}
 	registry_unlock();
 }
@@ -382,13 +383,36 @@ static void control_tick(void *data)
 	if (!control->stopping && !control->leaving)
 		return;
 	if (!control_is_needed(&pages)) {
-		control->loop.stop = true;
+		/* Make sure that it stays so, then end. */
+		if (!control->stopping) {
+			control->stopping = true;
+			control_send_home(control);
+		} else if (control->n_quits == 0) {
+			control->loop.stop = true;
+		}
 		return;
 	}
 	if (control->stopping && clock_now_ns() - control->said_ns > SAY_NS) {
 		control->said_ns = clock_now_ns();
 		log_info("stopping: %llu pages are still away", (unsigned long long)pages);
 	}
+}
+
+/* The agents keep userfaultfds alive for a daemon that comes back; this one does not. */
+static void control_dismiss_agents(void)
+{
+	struct uhmm_msg_quit quit = { .h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) },
+				      .reason = UHMM_REASON_BUSY };
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (space_has_agent(space))
+			(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	registry_unlock();
 }
 
 static void on_signal(struct loop_source *source)
@@ -402,7 +426,7 @@ static void on_signal(struct loop_source *source)
 		log_info("signal %u: bringing all pages home", info.ssi_signo);
 		control->stopping = true;
 		control->said_ns = clock_now_ns();
-		control_send_home();
+		control_send_home(control);
 	}
 }
 
@@ -455,6 +479,7 @@ int control_run(const struct control_params *params)
 			       on_lifeline);
 	if (err == 0)
 		err = loop_run(&control->loop);
+	control_dismiss_agents();
 	loop_deinit(&control->loop);
 	return err;
 }

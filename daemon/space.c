@@ -415,7 +415,7 @@ int space_open_proc(struct space *space, pid_t pid)
 
 int space_verify(struct space *space, uint64_t staging_addr)
 {
-	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr;
+	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr = 0;
 	char *page = space->bounce;
 	uint8_t seen[UHMM_TOKEN_BYTES], token[UHMM_TOKEN_BYTES];
 	enum uffd_result result = UFFD_EXISTS;
@@ -482,13 +482,18 @@ void space_kick(struct space *space)
 
 void space_post(struct space *space, struct mail *mail)
 {
-	bool dead;
-
 	if (space_start_worker(space) < 0) {
 		mail->error = -EAGAIN;
 		control_complete(mail);
 		return;
 	}
+	space_post_started(space, mail);
+}
+
+void space_post_started(struct space *space, struct mail *mail)
+{
+	bool dead;
+
 	pthread_mutex_lock(&space->mail_lock);
 	dead = space_get_state(space) == SPACE_DEAD;
 	if (!dead)

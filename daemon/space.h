@@ -331,6 +331,8 @@ int space_start_worker(struct space *space);
 int space_start_worker_locked(struct space *space);
 /* Hand a request to the worker, starting it if need be. Takes over the mail. */
 void space_post(struct space *space, struct mail *mail);
+/* The same for a space whose worker is known to have been started; any lock may be held. */
+void space_post_started(struct space *space, struct mail *mail);
 /* Make the worker look around. Any thread, never blocks. */
 void space_kick(struct space *space);
 /* The agent's socket closed, or it was told to go. */
