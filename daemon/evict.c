@@ -486,6 +486,10 @@ static void pagemap_store(struct space *space, struct batch *batch, uint32_t i)
 		return;
 	(void)pagemap_set(&space->map, batch_page(batch, i)->pgidx,
 			  page_rec_move(rec, PAGE_STORED));
+	if (space->current && !space->current->home &&
+	    batch_page(batch, i)->pgidx >= space_pgidx(space, space->current_start) &&
+	    batch_page(batch, i)->pgidx < space_pgidx(space, space->current_end))
+		space->current->pages++;
 	stats_add(&space->stats.evicted, 1);
 	stats_add(&space->group->stats.evicted, 1);
 	stats_add(&space->store->tier->n_in, 1);

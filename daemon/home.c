@@ -106,7 +106,7 @@ void home_take_mail(struct space *space, struct mail *mail)
 	} else if (mail->type == MAIL_EVICT && mail->bytes) {
 		space->current_left = (mail->bytes + page - 1) / page;
 	}
-	space->current_evicted = stats_get(&space->stats.evicted);
+	space->current_start = space->current_at;
 	(void)pick_refresh_maps(space, 0);
 }
 
@@ -165,7 +165,6 @@ bool home_step(struct space *space)
 		return false;
 	}
 	if (space->current_left == 0 && !evict_is_busy(space)) {
-		mail->pages = stats_get(&space->stats.evicted) - space->current_evicted;
 		home_finish(space, 0);
 	}
 	return false;

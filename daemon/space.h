@@ -266,9 +266,8 @@ struct space {
 	bool restoring, quitting;
 	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
 	uint64_t current_at;	 /* how far it is: an address */
-	uint64_t current_end;
+	uint64_t current_start, current_end;
 	uint64_t current_left;	 /* pages that it may still take out */
-	uint64_t current_evicted; /* stats.evicted when it began */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
 	uint64_t *pinned;	 /* page indices that must stay, sorted */
