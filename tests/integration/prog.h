@@ -206,7 +206,7 @@ static inline void send_away(const void *addr, size_t len)
 	if (!managed())
 		return;
 	handle = handle_open();
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 1000; i++) {
 		nudge_away(handle, addr, len);
 		stayed = present_pages(addr, len);
 		if (stayed * 10 <= len / page_bytes())
