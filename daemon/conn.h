@@ -25,8 +25,7 @@ struct conn {
 	struct loop_source source;
 	uint64_t id;
 	uint64_t made_ns;
-	int fd; /* closed with the connection, unless the space has taken it over */
-	bool fd_is_spaces;
+	int fd; /* the space has a duplicate */
 	enum conn_state state;
 	enum uhmm_role role;
 	pid_t pid;

@@ -81,6 +81,8 @@ static void mail_free(struct mail *mail)
 			munmap(mail->attach.ring, sizeof(*mail->attach.ring));
 		if (mail->attach.ring_fd >= 0)
 			close(mail->attach.ring_fd);
+		if (mail->attach.sock >= 0)
+			close(mail->attach.sock);
 	}
 	free(mail->where);
 	free(mail);
@@ -112,8 +114,7 @@ static void conn_free(struct loop_source *source)
 {
 	struct conn *conn = list_entry(source, struct conn, source);
 
-	if (!conn->fd_is_spaces)
-		close(conn->fd);
+	close(conn->fd);
 	if (conn->ring)
 		munmap(conn->ring, sizeof(*conn->ring));
 	if (conn->ring_fd >= 0)
@@ -207,14 +208,37 @@ static void conn_on_enrol(struct control *control, struct conn *conn,
 		enrol_program(control, conn, msg, fds);
 }
 
+static void conn_on_eof(struct control *control, struct conn *conn)
+{
+	if (conn->state == CONN_AGENT) {
+		enrol_agent_eof(conn);
+		/* No more polling; the connection waits for its space to end. */
+		conn->source.removed = true;
+		conn->source.gone = NULL;
+		return;
+	}
+	if (conn->state == CONN_WELCOMED)
+		log_debug("pid %d: left during enrolment", conn->pid);
+	conn_close(control, conn);
+}
+
 static void conn_on_message(struct control *control, struct conn *conn, const void *buf, size_t len,
 			    int *fds, size_t n_fds)
 {
 	const char *why = "a message that was not expected";
 	enum uhmm_msg_type expected = conn_expects(conn);
+	int err;
 
-	int err = expected == UHMM_MSG_QUIT ? -EPROTO
-					    : wire_check(buf, len, n_fds, expected, &why);
+	if (conn->state == CONN_AGENT) {
+		log_warn("pid %d (uid %u): its agent speaks out of turn: dismissed", conn->pid,
+			 conn->uid);
+		(void)shutdown(conn->fd, SHUT_RDWR);
+		conn_on_eof(control, conn);
+		return;
+	}
+
+	err = expected == UHMM_MSG_QUIT ? -EPROTO
+					: wire_check(buf, len, n_fds, expected, &why);
 
 	if (err == -EPROTONOSUPPORT) {
 		conn_refuse(control, conn, UHMM_REASON_VERSION, why);
@@ -230,20 +254,6 @@ static void conn_on_message(struct control *control, struct conn *conn, const vo
 		conn_on_enrol(control, conn, buf, fds, n_fds);
 	else
 		request_serve(control, conn, buf);
-}
-
-static void conn_on_eof(struct control *control, struct conn *conn)
-{
-	if (conn->state == CONN_AGENT) {
-		enrol_agent_eof(conn);
-		/* No more polling; the connection waits for its space to end. */
-		conn->source.removed = true;
-		conn->source.gone = NULL;
-		return;
-	}
-	if (conn->state == CONN_WELCOMED)
-		log_debug("pid %d: left during enrolment", conn->pid);
-	conn_close(control, conn);
 }
 
 static void on_conn(struct loop_source *source)

@@ -161,7 +161,6 @@ static struct space_layout enrol_layout(const struct uhmm_msg_enrol *msg)
 static void enrol_finish(struct conn *conn)
 {
 	conn->state = CONN_AGENT;
-	conn->fd_is_spaces = true;
 	log_debug("pid %d (%s): enrolled as space %llu", conn->pid, conn->space->command,
 		  (unsigned long long)conn->space->id);
 }
@@ -183,7 +182,8 @@ static void enrol_child(struct control *control, struct conn *conn,
 		.pid = conn->pid,
 		.uid = conn->uid,
 		.gid = conn->gid,
-		.sock = conn->fd,
+		/* A descriptor of its own: the client may hang up before its worker looks. */
+		.sock = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0),
 		.ring_fd = conn->ring_fd,
 		.ring = conn->ring,
 		.layout = enrol_layout(msg),
@@ -242,7 +242,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	space->ring_fd = conn->ring_fd;
 	conn->ring = NULL;
 	conn->ring_fd = -1;
-	space->sock = conn->fd;
+	space->sock = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);

@@ -131,6 +131,7 @@ static void poison_child(struct space *space, int uffd)
 	uint64_t lost = 0;
 
 	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
+		(void)uffd_unmark(uffd, space_addr(space, i), space->page_size);
 		(void)uffd_poison(uffd, space_addr(space, i), space->page_size);
 		lost++;
 	}
@@ -156,10 +157,10 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg, struct p
 		err = pagemap_fork(map, &child->map);
 		if (err == 0)
 			err = ranges_copy(&space->registered, &child->registered);
-		if (err < 0)
-			child->uffd = -1;
-		else
+		if (err == 0)
 			err = space_start_worker(child);
+		if (err < 0)
+			child->uffd = -1; /* still ours, to poison what it lacks */
 		space_unref(child);
 	}
 	if (err < 0)

@@ -38,6 +38,8 @@
 #define GATE_GRACE_NS 300000
 /* After this the gate closes even if nobody wants to read: a stopped agent. */
 #define GATE_MAX_NS 20000000u
+/* An agent that has not finished a batch after this is not waited for. */
+#define AGENT_LATE_NS 100000000u
 /* Slots are added so many at a time. */
 #define SLOTS_STEP 4096u
 /* When a pick finds nothing, the next one is this much later. */
@@ -787,9 +789,20 @@ bool evict_is_busy(const struct space *space)
 	return false;
 }
 
+/* Is there a batch that could start, or one that has not been out for ever? A program whose
+ * agent is stopped must not wait for it. */
+static bool evict_makes_progress(const struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_batches; i++)
+		if (space->batches[i].state == BATCH_IDLE ||
+		    clock_now_ns() - space->batches[i].opened_ns < AGENT_LATE_NS)
+			return true;
+	return false;
+}
+
 bool evict_is_useful(const struct space *space)
 {
-	return space_has_agent(space) && !space->hold && !space->quitting &&
+	return evict_makes_progress(space) && space_has_agent(space) && !space->hold && !space->quitting &&
 	       (evict_is_busy(space) || space->pick_failed_ns == 0 ||
 		clock_now_ns() - space->pick_failed_ns > PICK_PAUSE_NS);
 }

@@ -80,6 +80,8 @@ void fault_poison(struct space *space, uint64_t pgidx, const char *why)
 		rec = page_rec_move(rec, PAGE_POISONED);
 		(void)pagemap_set(&space->map, pgidx, rec);
 	}
+	/* A marked hole takes no poison: EEXIST. */
+	(void)uffd_unmark(space->uffd, space_addr(space, pgidx), space->page_size);
 	(void)uffd_poison(space->uffd, space_addr(space, pgidx), space->page_size);
 	(void)uffd_wake(space->uffd, space_addr(space, pgidx), space->page_size);
 }
@@ -130,6 +132,9 @@ static enum fill_result uffd_fill(struct space *space, uint64_t pgidx, const voi
 	case UFFD_NO_MEM:
 		return FILL_LATER;
 	case UFFD_NO_VMA:
+		/* A run over two mappings that touch is refused whole. */
+		if (n > 1)
+			return uffd_fill(space, pgidx, src, 1, referenced, ret_pages);
 		/* The kernel looks for the mapping before it looks for events: only a mapping that
 		 * went without an unread event has really gone. */
 		if (uffd_settled(space->uffd) == UFFD_AGAIN)
@@ -348,7 +353,7 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 	uint64_t entry = 0, pgidx = space_pgidx(space, fault->addr);
 	uint32_t pages;
 
-	if (page_rec_state(rec) == PAGE_RESIDENT && space->map.n_leaves != 0) {
+	if (page_rec_state(rec) == PAGE_RESIDENT) {
 		if (fault_read_pagemap(space, pgidx, 1, &entry) == 1 &&
 		    entry_is_marked_hole(entry)) {
 			if (uffd_settled(space->uffd) == UFFD_AGAIN)
@@ -432,7 +437,10 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 		fault_poison(space, pgidx, "");
 		result = FILL_DONE;
 		break;
-	case PAGE_LEAVING: /* the gate is closed before anything is read */
+	case PAGE_LEAVING:
+		/* A message that was read before the page came home and was picked again. Whoever
+		 * still waits is woken when the MOVE is over, or touches it anew. */
+		return FILL_LATER;
 	case PAGE_STATE_MAX:
 	default:
 		log_err("pid %d: fault in state %s", space->pid, page_state_name(state));

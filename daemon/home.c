@@ -152,7 +152,7 @@ bool home_step(struct space *space)
 {
 	struct mail *mail = space->current;
 
-	if (!mail || space->n_events)
+	if (!mail || space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		return false;
 	if (mail->home) {
 		/* What is on its way out comes back from its slot. */
@@ -320,9 +320,12 @@ int home_attach_agent(struct space *space, struct attach *attach)
 	for (uint32_t i = 0; i < space->n_batches; i++)
 		space->batches[i].seq = 0;
 	__atomic_store_n(&space->sock, attach->sock, __ATOMIC_RELEASE);
+	attach->sock = -1;
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
 	__atomic_store_n(&space->agent_reason, UHMM_REASON_NONE, __ATOMIC_RELEASE);
-	return space->store ? home_send_slots(space) : 0;
+	if (space->store && home_send_slots(space) < 0)
+		space_agent_gone(space, UHMM_REASON_NO_AGENT); /* it has gone again */
+	return 0;
 }
 
 /* ---- whose memory is this --------------------------------------------------------------- */

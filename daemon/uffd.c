@@ -220,6 +220,14 @@ enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes)
 	return uffd_classify(ioctl(uffd, UFFDIO_WRITEPROTECT, &arg));
 }
 
+enum uffd_result uffd_unmark(int uffd, uint64_t addr, uint64_t bytes)
+{
+	struct uffdio_writeprotect arg = { .range = { .start = addr, .len = bytes },
+					   .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
+
+	return uffd_classify(ioctl(uffd, UFFDIO_WRITEPROTECT, &arg));
+}
+
 enum uffd_result uffd_settled(int uffd)
 {
 	/* No length: never valid. The kernel looks for unread events before it looks at this,

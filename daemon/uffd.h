@@ -49,6 +49,8 @@ enum uffd_result uffd_poison(int uffd, uint64_t addr, uint64_t bytes);
 enum uffd_result uffd_wake(int uffd, uint64_t addr, uint64_t bytes);
 /* Write-protect: on a hole this leaves a marker. */
 enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes);
+/* Take the marker away again. */
+enum uffd_result uffd_unmark(int uffd, uint64_t addr, uint64_t bytes);
 /* Is an event unread? Has no effect and takes no lock. UFFD_OK: no; UFFD_AGAIN: yes, or one
  * is on its way, or it was read and the program's thread has not run since. An address
  * space that is gone counts as settled. */

@@ -162,9 +162,7 @@ static void worker_take_mail(struct space *space)
  * that we know no process of. */
 static void worker_check_alive(struct space *space)
 {
-	bool doubtful = space_get_state(space) == SPACE_DRAINING || !space_has_agent(space);
-
-	if (doubtful && uffd_alive(space->uffd) == UFFD_GONE)
+	if (uffd_alive(space->uffd) == UFFD_GONE)
 		space->gone = true;
 }
 
