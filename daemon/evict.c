@@ -216,10 +216,14 @@ static uint32_t batch_take_slots(struct space *space, struct batch *batch, uint3
 
 /* ---- MOVE ------------------------------------------------------------------------------- */
 
+/* One MOVE takes pages of one mapping. */
 static bool joins_move(const struct space *space, const struct batch *batch, uint32_t i)
 {
-	(void)space;
-	return batch_page(batch, i)->pgidx == batch_page(batch, i - 1)->pgidx + 1;
+	uint64_t addr = space_addr(space, batch_page(batch, i)->pgidx);
+	const struct mapping *m = maps_find(&space->maps, addr);
+
+	return batch_page(batch, i)->pgidx == batch_page(batch, i - 1)->pgidx + 1 && m &&
+	       m->start != addr;
 }
 
 /* The slot's second reference: the record's. The first is the batch's. */
