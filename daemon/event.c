@@ -71,13 +71,29 @@ static struct span span_of(const struct space *space, uint64_t start, uint64_t e
 	return (struct span){ space_pgidx(space, start), space_pgidx(space, end - start) };
 }
 
-static void must(const struct space *space, int err, const char *what)
+static uint64_t poison_away(struct space *space, int uffd)
 {
-	if (err == 0)
+	struct page_rec rec;
+	uint64_t lost = 0;
+
+	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
+		(void)uffd_unmark(uffd, space_addr(space, i), space->page_size);
+		(void)uffd_poison(uffd, space_addr(space, i), space->page_size);
+		lost++;
+	}
+	stats_add(&space->group->stats.lost, lost);
+	return lost;
+}
+
+/* The page map can not follow the program: anything served from now on could be wrong. What is
+ * away is lost, to this program alone. */
+static void must(struct space *space, int err, const char *what)
+{
+	if (err == 0 || space->gone)
 		return;
-	/* The page map can not follow the program: anything served from now on could be wrong. */
-	log_err("pid %d: cannot %s: %s", space->pid, what, strerror(-err));
-	abort();
+	log_err("pid %d: cannot %s: %s; %llu pages poisoned", space->pid, what, strerror(-err),
+		(unsigned long long)poison_away(space, space->uffd));
+	space->gone = true;
 }
 
 static void apply_unmap(struct space *space, const struct uffd_msg *msg)
@@ -127,17 +143,8 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 /* A fork whose child we cannot serve: what was away reads as SIGBUS there, never as zero. */
 static void poison_child(struct space *space, int uffd)
 {
-	struct page_rec rec;
-	uint64_t lost = 0;
-
-	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
-		(void)uffd_unmark(uffd, space_addr(space, i), space->page_size);
-		(void)uffd_poison(uffd, space_addr(space, i), space->page_size);
-		lost++;
-	}
-	stats_add(&space->group->stats.lost, lost);
 	log_err("pid %d: its forked child cannot be served; %llu pages poisoned there", space->pid,
-		(unsigned long long)lost);
+		(unsigned long long)poison_away(space, uffd));
 	close(uffd);
 }
 
@@ -318,6 +325,10 @@ static void apply_with_forks(struct space *space)
 	uint32_t n_moved = 0;
 
 	must(space, moved ? pagemap_fork(&space->map, &before) : -ENOMEM, "follow a fork");
+	if (space->gone) {
+		free(moved);
+		return;
+	}
 	for (uint32_t i = 0; i < space->n_events; i++) {
 		const struct uffd_msg *msg = &space->events[i];
 
