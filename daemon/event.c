@@ -93,6 +93,10 @@ static void must(struct space *space, int err, const char *what)
 		return;
 	log_err("pid %d: cannot %s: %s; %llu pages poisoned", space->pid, what, strerror(-err),
 		(unsigned long long)poison_away(space, space->uffd));
+	/* The rest is the program's own again: nobody will serve it any more. */
+	for (size_t i = 0; i < space->registered.n; i++)
+		(void)uffd_unregister(space->uffd, space->registered.v[i].start,
+				      space->registered.v[i].end - space->registered.v[i].start);
 	space->gone = true;
 }
 
