@@ -64,6 +64,7 @@ static Suite *kf_suite(void)
 	suite_add_tcase(suite, kf_tcase_guard());
 	suite_add_tcase(suite, kf_tcase_remote());
 	suite_add_tcase(suite, kf_tcase_files());
+	suite_add_tcase(suite, kf_tcase_shared());
 	return suite;
 }
 
