@@ -424,7 +424,7 @@ static void batch_return_pinned(struct space *space, struct batch *batch)
 	for (uint32_t i = 0; i < batch->n_pages; i++) {
 		uint64_t pgidx = batch_page(batch, i)->pgidx;
 
-		if (batch_is_staged(space, batch, i) && pick_is_pinned(space, pgidx))
+		if (batch_is_staged(space, batch, i) && pinned_has(&space->pinned, pgidx))
 			(void)fault_fetch_page(space, pgidx, 1, true, &pages);
 	}
 }

@@ -11,7 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include "util/uapi.h"
 
 #define MAPS_CHUNK 65536u
 
@@ -88,7 +91,8 @@ static int maps_append(struct maps *maps, struct mapping mapping)
 static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 {
 	char text[512], perms[5], path[256] = "", *rest;
-	unsigned long long inode;
+	unsigned long long inode, offset;
+	unsigned int major_nr, minor_nr;
 	int at = 0;
 
 	if (len >= sizeof(text))
@@ -101,10 +105,18 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 	ret->end = strtoull(rest + 1, &rest, 16);
 	if (*rest != ' ' || ret->end <= ret->start)
 		return false;
-	if (sscanf(rest, " %4[rwxsp-] %*x %*x:%*x %llu%n", perms, &inode, &at) < 2 || at == 0 ||
-	    strlen(perms) != 4)
+	if (sscanf(rest, " %4[rwxsp-] %llx %x:%x %llu%n", perms, &offset, &major_nr, &minor_nr,
+		   &inode, &at) < 5 ||
+	    at == 0 || strlen(perms) != 4)
 		return false;
 	(void)sscanf(rest + at, " %255[^\n]", path);
+	ret->dev = makedev(major_nr, minor_nr);
+	ret->ino = inode;
+	ret->offset = offset;
+	ret->shared = perms[3] == 's';
+	ret->is_zero_device = ret->shared && strcmp(path, "/dev/zero (deleted)") == 0;
+	ret->is_io_uring = strcmp(path, "anon_inode:[io_uring]") == 0 ||
+			   strncmp(path, "/[aio]", 6) == 0;
 	ret->reason = maps_judge(perms, inode, path);
 	ret->is_stack = strcmp(path, "[stack]") == 0;
 	return true;
@@ -202,5 +214,36 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd)
 		}
 		text = eol + 1;
 	}
+	return 0;
+}
+
+static int maps_query_text(int maps_fd, uint64_t addr, struct mapping *ret)
+{
+	struct maps maps = MAPS_NULL;
+	int err = maps_read(&maps, maps_fd);
+	const struct mapping *m = err < 0 ? NULL : maps_find(&maps, addr);
+
+	if (m)
+		*ret = *m;
+	else if (err == 0)
+		err = -ENOENT;
+	maps_deinit(&maps);
+	return err;
+}
+
+int maps_query(int maps_fd, uint64_t addr, struct mapping *ret)
+{
+	struct procmap_query query = { .size = sizeof(query), .query_addr = addr };
+
+	if (ioctl(maps_fd, PROCMAP_QUERY, &query) < 0)
+		return errno == ENOTTY ? maps_query_text(maps_fd, addr, ret) : -errno;
+	*ret = (struct mapping){
+		.start = query.vma_start,
+		.end = query.vma_end,
+		.dev = makedev(query.dev_major, query.dev_minor),
+		.ino = query.inode,
+		.offset = query.vma_offset,
+		.shared = query.vma_flags & PROCMAP_QUERY_VMA_SHARED,
+	};
 	return 0;
 }

@@ -10,10 +10,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sys/types.h>
+
 #include "uhmm/wire.h"
 
 struct mapping {
 	uint64_t start, end;
+	dev_t dev; /* with ino: what is mapped there; 0 and 0: anonymous */
+	uint64_t ino;
+	uint64_t offset; /* bytes, of `start` in what is mapped */
+	bool shared;
+	bool is_zero_device; /* MAP_SHARED|MAP_ANONYMOUS: no descriptor of it ever was */
+	bool is_io_uring;    /* a ring, or the context of the older asynchronous I/O */
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
 	bool is_stack;
 };
@@ -38,5 +46,9 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd);
 const struct mapping *maps_find(const struct maps *maps, uint64_t addr);
 /* The first mapping that ends after addr. */
 const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr);
+/* The kernel's word on the one mapping that covers addr now, through the descriptor of its
+ * /proc/PID/maps: 0, -ENOENT (there is none), or another negative errno. Sets start, end,
+ * dev, ino, offset and shared only. Older kernels read all of the file: not fast. */
+int maps_query(int maps_fd, uint64_t addr, struct mapping *ret);
 
 #endif

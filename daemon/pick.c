@@ -11,14 +11,8 @@
 #define _GNU_SOURCE
 #include "pick.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <linux/futex.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "quiesce.h"
 #include "uffd.h"
@@ -26,11 +20,6 @@
 #define PICK_REGIONS 128u
 /* How long a refusal of the kernel is believed. */
 #define UNMANAGED_FORGET_NS 1000000000u
-/* struct pthread of glibc lies around its robust list head: the tid word 16 bytes before it,
- * the thread pointer within 1 KiB, the rseq area within 2 KiB after. */
-#define TCB_BEFORE 0x400u
-#define TCB_AFTER 0x900u
-#define ROBUST_NODES_MAX 2048u
 
 /* ---- mappings ------------------------------------------------------------------------- */
 
@@ -62,7 +51,7 @@ static void account_reasons(struct space *space)
 	for (size_t i = 0; i < space->unmanaged.n; i++)
 		bytes[space->unmanaged.v[i].tag] +=
 			space->unmanaged.v[i].end - space->unmanaged.v[i].start;
-	bytes[UHMM_REASON_TCB] += (uint64_t)space->n_pinned * space->page_size;
+	bytes[UHMM_REASON_TCB] += (uint64_t)space->pinned.n * space->page_size;
 	for (unsigned int i = 0; i < UHMM_REASON_MAX; i++)
 		__atomic_store_n(&space->why_not_bytes[i], bytes[i], __ATOMIC_RELAXED);
 }
@@ -128,114 +117,9 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	return false;
 }
 
-/* ---- what must stay --------------------------------------------------------------------- */
-
-static int compare_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-bool pick_is_pinned(const struct space *space, uint64_t pgidx)
-{
-	return space->n_pinned && bsearch(&pgidx, space->pinned, space->n_pinned,
-					  sizeof(pgidx), compare_u64) != NULL;
-}
-
-static int pin_range(struct space *space, uint64_t start, uint64_t end)
-{
-	for (uint64_t i = space_pgidx(space, start); i <= space_pgidx(space, end); i++) {
-		if (space->n_pinned == space->pinned_cap) {
-			uint32_t cap = space->pinned_cap ? 2 * space->pinned_cap : 256;
-			uint64_t *pinned = realloc(space->pinned, cap * sizeof(*pinned));
-
-			if (!pinned)
-				return -ENOMEM;
-			space->pinned = pinned;
-			space->pinned_cap = cap;
-		}
-		if (space->n_pinned && space->pinned[space->n_pinned - 1] == i)
-			continue;
-		space->pinned[space->n_pinned++] = i;
-	}
-	return 0;
-}
-
-/* The mutexes that the thread holds. Their memory is the program's: nothing in it is believed,
- * and the walk is bounded. Nodes never leave, so they can be read. */
-static int pin_robust_list(struct space *space, uint64_t head_addr)
-{
-	struct robust_list_head head;
-	uint64_t node, next;
-	int err;
-
-	if (pread(space->mem_fd, &head, sizeof(head), (off_t)head_addr) != sizeof(head))
-		return 0;
-	node = (uint64_t)(uintptr_t)head.list.next;
-	for (uint32_t i = 0; node != head_addr && i < ROBUST_NODES_MAX; i++) {
-		uint64_t futex = (node & ~1ull) + (uint64_t)head.futex_offset;
-
-		err = pin_range(space, node, node + sizeof(node));
-		if (err == 0)
-			err = pin_range(space, futex, futex + sizeof(uint32_t));
-		if (err < 0)
-			return err;
-		if (pread(space->mem_fd, &next, sizeof(next), (off_t)(node & ~1ull)) !=
-		    sizeof(next))
-			break;
-		node = next;
-	}
-	node = (uint64_t)(uintptr_t)head.list_op_pending;
-	if (node) {
-		err = pin_range(space, node, node + sizeof(node));
-		if (err == 0)
-			err = pin_range(space, node + (uint64_t)head.futex_offset,
-					node + (uint64_t)head.futex_offset + 4);
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
-static int pin_thread(struct space *space, pid_t tid)
-{
-	uint64_t head = 0;
-	size_t len = 0;
-	int err;
-
-	if (syscall(SYS_get_robust_list, tid, &head, &len) < 0 || head < TCB_BEFORE)
-		return 0; /* it has gone, or it is no thread of a C library */
-	err = pin_range(space, head - TCB_BEFORE, head + TCB_AFTER);
-	return err < 0 ? err : pin_robust_list(space, head);
-}
-
 int pick_collect_pinned(struct space *space)
 {
-	char buf[8192] __attribute__((aligned(8)));
-	long n;
-	int err = 0;
-
-	space->n_pinned = 0;
-	if (lseek(space->task_fd, 0, SEEK_SET) < 0)
-		return -errno;
-	while ((n = syscall(SYS_getdents64, space->task_fd, buf, sizeof(buf))) > 0) {
-		for (long at = 0; at < n && err == 0;) {
-			const struct dirent64 *entry = (const void *)(buf + at);
-			pid_t tid = (pid_t)atoi(entry->d_name);
-
-			at += entry->d_reclen;
-			if (tid > 0)
-				err = pin_thread(space, tid);
-		}
-		if (err < 0)
-			return err;
-	}
-	if (n < 0)
-		return -errno;
-	if (space->n_pinned > 1)
-		qsort(space->pinned, space->n_pinned, sizeof(*space->pinned), compare_u64);
-	return 0;
+	return pinned_collect(&space->pinned, space->task_fd, space->mem_fd, space->page_shift);
 }
 
 /* ---- the pick --------------------------------------------------------------------------- */
@@ -268,7 +152,7 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 {
 	struct page_rec rec = pagemap_get(&space->map, pgidx);
 
-	if (pick_is_pinned(space, pgidx))
+	if (pinned_has(&space->pinned, pgidx))
 		return false;
 	if (page_rec_state(rec) == PAGE_REMOVED)
 		return quiesce_reached(space) &&

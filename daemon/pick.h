@@ -21,9 +21,8 @@ uint32_t pick_pages(struct space *space, struct batch *batch, const struct pick_
 /* The clock: like pick_pages from the hand on, at most once around. */
 uint32_t pick_by_clock(struct space *space, struct batch *batch, uint32_t max);
 
-/* Collect the pages that must stay: thread control blocks and robust lists. */
+/* Look again for the pages that must stay. */
 int pick_collect_pinned(struct space *space);
-bool pick_is_pinned(const struct space *space, uint64_t pgidx);
 
 /* Read the program's mappings again if they are older than max_age_ns. */
 int pick_refresh_maps(struct space *space, uint64_t max_age_ns);

@@ -215,8 +215,8 @@ static void space_free(struct space *space)
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		space_close(fds[i]);
 	free(space->events);
-	free(space->pinned);
-	free(space->quiesce.threads);
+	pinned_deinit(&space->pinned);
+	threads_deinit(&space->quiesce.threads);
 	free(space->batches);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);
@@ -241,6 +241,7 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	space->mail_efd = space->agent_efd = -1;
 	space->stack_top_addr = UINT64_MAX;
 	space->worker_cpu = -1;
+	space->quiesce.threads = THREADS_NULL;
 	space->n_refs = 1;
 	pthread_mutex_init(&space->mail_lock, NULL);
 	list_init(&space->mail);

@@ -28,8 +28,10 @@
 #include "group.h"
 #include "maps.h"
 #include "pagemap.h"
+#include "pinned.h"
 #include "ranges.h"
 #include "stats.h"
+#include "threads.h"
 #include "uhmm/wire.h"
 #include "util/list.h"
 
@@ -145,16 +147,10 @@ enum quiesce_phase {
 	QUIESCE_PROVING,
 };
 
-struct quiesce_thread {
-	pid_t tid;
-	uint64_t run_ns;
-};
-
 struct quiesce {
 	enum quiesce_phase phase;
 	uint64_t since_ns;
-	struct quiesce_thread *threads; /* not proven yet */
-	uint32_t n_threads, cap;
+	struct threads threads; /* not proven yet */
 };
 
 /* Sequential faults of one thread widen its window. */
@@ -270,8 +266,7 @@ struct space {
 	uint64_t current_left;	 /* pages that it may still take out */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
-	uint64_t *pinned;	 /* page indices that must stay, sorted */
-	uint32_t n_pinned, pinned_cap;
+	struct pinned pinned;
 	struct space_unit *unit; /* in the arena */
 	arena_off unit_off;
 	struct msgs_unit *msgs; /* in the arena */

@@ -212,6 +212,21 @@ enum uffd_result uffd_wake(int uffd, uint64_t addr, uint64_t bytes)
 	return uffd_classify(ioctl(uffd, UFFDIO_WAKE, &arg));
 }
 
+enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done)
+{
+	struct uffdio_continue arg = { .range = { .start = addr, .len = bytes } };
+	int rc = ioctl(uffd, UFFDIO_CONTINUE, &arg);
+
+	return uffd_classify_progress(rc, arg.mapped, ret_done);
+}
+
+enum uffd_result uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes)
+{
+	struct uffdio_writeprotect arg = { .range = { .start = addr, .len = bytes } };
+
+	return uffd_classify(ioctl(uffd, UFFDIO_WRITEPROTECT, &arg));
+}
+
 enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes)
 {
 	struct uffdio_writeprotect arg = { .range = { .start = addr, .len = bytes },

@@ -47,6 +47,11 @@ enum uffd_result uffd_copy(int uffd, uint64_t addr, const void *src, uint64_t by
 enum uffd_result uffd_zeropage(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done);
 enum uffd_result uffd_poison(int uffd, uint64_t addr, uint64_t bytes);
 enum uffd_result uffd_wake(int uffd, uint64_t addr, uint64_t bytes);
+/* Shared memory: map the page that the object has, in this mapping too. UFFD_EXISTS: it is
+ * mapped; UFFD_ERROR with errno EFAULT: the object has none there. */
+enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done);
+/* Let go of a write protection, and wake who waits for that. */
+enum uffd_result uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes);
 /* Write-protect: on a hole this leaves a marker. */
 enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes);
 /* Take the marker away again. */

@@ -49,6 +49,7 @@ static size_t wire_size(enum uhmm_msg_type type)
 	case UHMM_MSG_DOORBELL:
 	case UHMM_MSG_SLOTS:
 	case UHMM_MSG_QUIT:
+	case UHMM_MSG_OBJECT:
 	case UHMM_MSG_TEXT:
 	case UHMM_MSG_DONE:
 		return 0;

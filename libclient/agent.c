@@ -377,6 +377,45 @@ static int32_t do_stores(const struct uhmm_agent *agent, struct uhmm_ring_box *b
 	return 0;
 }
 
+/* Copy [from, from + len) of the object to its slot file; nothing of it counts unless all was
+ * written. Through the descriptor, not through the program's mapping, which the program may
+ * change at any time. */
+static int32_t copy_run(const struct uhmm_agent *agent, uint64_t from, uint64_t len, uint64_t to)
+{
+	for (uint64_t done = 0; done < len;) {
+		uint64_t left = len - done;
+		uint64_t piece = left < AGENT_SCRATCH_BYTES ? left : AGENT_SCRATCH_BYTES;
+		long n = sys_call4(SYS_pread64, agent->object_fd, (long)agent->scratch,
+				   (long)piece, (long)(from + done));
+		int32_t err;
+
+		if (n <= 0)
+			return n < 0 ? (int32_t)n : -EIO;
+		err = store_run(agent->object_slots_fd, (uint64_t)agent->scratch, (uint64_t)n,
+				to + done);
+		if (err < 0)
+			return err;
+		done += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int32_t do_copies(const struct uhmm_agent *agent, struct uhmm_ring_box *box)
+{
+	uint32_t n_runs = READ_ONCE(box->n_runs);
+
+	if (n_runs > UHMM_RING_RUNS || READ_ONCE(box->ops) != UHMM_OP_COPY)
+		return -ERANGE;
+	for (uint32_t i = 0; i < n_runs; i++) {
+		struct uhmm_run *run = &box->runs[i];
+
+		WRITE_ONCE(run->result, copy_run(agent, READ_ONCE(run->home_addr),
+						 READ_ONCE(run->n_pages) * agent->page_bytes,
+						 READ_ONCE(run->store_off)));
+	}
+	return 0;
+}
+
 static int32_t do_command(const struct uhmm_agent *agent, struct uhmm_ring_box *box, uint64_t chunk)
 {
 	uint32_t ops = READ_ONCE(box->ops);
@@ -396,23 +435,42 @@ static int32_t do_command(const struct uhmm_agent *agent, struct uhmm_ring_box *
 	return status;
 }
 
+static void answer_box(const struct uhmm_agent *agent, struct uhmm_ring_box *box, uint32_t seq,
+		       int32_t status)
+{
+	uint64_t one = 1;
+
+	WRITE_ONCE(box->status, status);
+	__atomic_store_n(&box->done, seq, __ATOMIC_RELEASE);
+	(void)sys_call3(SYS_write, agent->event_fd, (long)&one, sizeof(one));
+}
+
+static bool look_at_object_box(const struct uhmm_agent *agent)
+{
+	struct uhmm_ring_box *box = &agent->ring->object;
+	uint32_t seq = __atomic_load_n(&box->seq, __ATOMIC_ACQUIRE);
+
+	if (seq == READ_ONCE(box->done) || agent->object_number == 0 ||
+	    READ_ONCE(box->slots) != agent->object_number)
+		return false;
+	answer_box(agent, box, seq, do_copies(agent, box));
+	return true;
+}
+
 /* Do what is asked in any box. Returns whether there was anything. */
 static bool look_at_boxes(const struct uhmm_agent *agent)
 {
-	bool found = false;
+	bool found = look_at_object_box(agent);
 
 	for (uint32_t i = 0; i < agent->n_chunks; i++) {
 		struct uhmm_ring_box *box = &agent->ring->boxes[i];
 		uint32_t seq = __atomic_load_n(&box->seq, __ATOMIC_ACQUIRE);
-		uint64_t one = 1;
 
 		if (seq == READ_ONCE(box->done))
 			continue;
 		found = true;
-		WRITE_ONCE(box->status, do_command(agent, box,
-						   agent->staging_addr + i * agent->chunk_bytes));
-		__atomic_store_n(&box->done, seq, __ATOMIC_RELEASE);
-		(void)sys_call3(SYS_write, agent->event_fd, (long)&one, sizeof(one));
+		answer_box(agent, box, seq,
+			   do_command(agent, box, agent->staging_addr + i * agent->chunk_bytes));
 	}
 	return found;
 }
@@ -422,6 +480,7 @@ static bool look_at_boxes(const struct uhmm_agent *agent)
 union agent_packet {
 	struct uhmm_msg h;
 	struct uhmm_msg_quit quit;
+	struct uhmm_msg_object object;
 	unsigned char room[256];
 };
 
@@ -430,18 +489,41 @@ union agent_control {
 	unsigned char room[CMSG_SPACE(UHMM_MSG_FDS_MAX * sizeof(int))];
 };
 
-/* The one descriptor of a SLOTS packet, or -1. Takes the first, closes the others. */
-static int take_descriptor(const struct msghdr *msg, const union agent_control *control)
+/* The descriptors of a packet, -1 where there is none: takes the first two, closes others. */
+static void take_descriptors(const struct msghdr *msg, const union agent_control *control,
+			     int ret_fds[static 2])
 {
 	const int *fds = (const int *)(const void *)CMSG_DATA(&control->h);
 	size_t n;
 
+	ret_fds[0] = ret_fds[1] = -1;
 	if (msg->msg_controllen < sizeof(control->h) || control->h.cmsg_type != SCM_RIGHTS)
-		return -1;
+		return;
 	n = (control->h.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	for (size_t i = 1; i < n; i++)
-		sys_close(fds[i]);
-	return n ? fds[0] : -1;
+	for (size_t i = 0; i < n; i++) {
+		if (i < 2)
+			ret_fds[i] = fds[i];
+		else
+			sys_close(fds[i]);
+	}
+}
+
+static void close_if_open(int fd)
+{
+	if (fd >= 0)
+		sys_close(fd);
+}
+
+static void take_object(struct uhmm_agent *agent, const struct uhmm_msg_object *msg,
+			const int fds[static 2])
+{
+	if (agent->object_number) {
+		close_if_open(agent->object_fd);
+		close_if_open(agent->object_slots_fd);
+	}
+	agent->object_fd = fds[0];
+	agent->object_slots_fd = fds[1];
+	agent->object_number = READ_ONCE(msg->number);
 }
 
 static void add_slot_file(struct uhmm_agent *agent, int fd)
@@ -469,8 +551,8 @@ static enum packet_result serve_packet(struct uhmm_agent *agent)
 	union agent_control control;
 	struct iovec iov;
 	struct msghdr msg;
+	int fds[2];
 	long n;
-	int fd;
 
 	iov.iov_base = &packet;
 	iov.iov_len = sizeof(packet);
@@ -486,14 +568,18 @@ static enum packet_result serve_packet(struct uhmm_agent *agent)
 		return PACKET_SERVED;
 	if (n < (long)sizeof(packet.h))
 		return PACKET_LOST;
-	fd = take_descriptor(&msg, &control);
+	take_descriptors(&msg, &control, fds);
 	switch (packet.h.type) {
 	case UHMM_MSG_DOORBELL:
 		while (look_at_boxes(agent))
 			;
 		return PACKET_SERVED;
 	case UHMM_MSG_SLOTS:
-		add_slot_file(agent, fd);
+		close_if_open(fds[1]);
+		add_slot_file(agent, fds[0]);
+		return PACKET_SERVED;
+	case UHMM_MSG_OBJECT:
+		take_object(agent, &packet.object, fds);
 		return PACKET_SERVED;
 	case UHMM_MSG_QUIT:
 		return PACKET_QUIT;

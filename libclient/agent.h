@@ -34,6 +34,8 @@ struct uhmm_agent {
 	uint32_t tid;		      /* futex; set by clone, cleared by the kernel at the end */
 	uint32_t n_slot_files;	      /* from here on the agent's alone */
 	int32_t slot_files[AGENT_SLOT_FILES_MAX];
+	uint32_t object_number; /* of the shared memory object that there is; 0: none */
+	int32_t object_fd, object_slots_fd;
 };
 
 /*

@@ -113,6 +113,32 @@ struct pm_scan_arg {
 #define PAGE_IS_GUARD (1 << 8)
 #endif
 
+#ifndef PROCMAP_QUERY /* 6.11: on /proc/PID/maps, about the mapping at one address */
+#define PROCMAP_QUERY_VMA_READABLE 0x01
+#define PROCMAP_QUERY_VMA_WRITABLE 0x02
+#define PROCMAP_QUERY_VMA_EXECUTABLE 0x04
+#define PROCMAP_QUERY_VMA_SHARED 0x08
+
+struct procmap_query {
+	__u64 size;	   /* of this struct */
+	__u64 query_flags; /* 0: the mapping that covers query_addr */
+	__u64 query_addr;
+	__u64 vma_start;
+	__u64 vma_end;
+	__u64 vma_flags; /* PROCMAP_QUERY_VMA_* */
+	__u64 vma_page_size;
+	__u64 vma_offset;
+	__u64 inode;
+	__u32 dev_major;
+	__u32 dev_minor;
+	__u32 vma_name_size; /* 0: the name is not wanted */
+	__u32 build_id_size;
+	__u64 vma_name_addr;
+	__u64 build_id_addr;
+};
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+#endif
+
 /* The bits of one 64-bit entry of /proc/PID/pagemap that we look at. */
 #define UHMM_PAGEMAP_UFFD_WP (1ull << 57) /* on a hole: the marker */
 #define UHMM_PAGEMAP_FILE (1ull << 61)	  /* page of a file, or shared anonymous */

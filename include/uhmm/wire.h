@@ -25,6 +25,8 @@
  *   from here the socket belongs to the agent:
  *                          <- DOORBELL            look at the ring
  *                          <- SLOTS + [write-only slot file]
+ *                          <- OBJECT(number) + [shared memory object, read-only;
+ *                             its write-only slot file]: for the ring's `object` box
  *                          <- QUIT(reason)        end; no further call if the
  *                                                 agent cannot make any
  * `child` is the same, but WELCOME carries [the space's userfaultfd, ring memfd,
@@ -58,6 +60,7 @@ enum uhmm_msg_type {
 	UHMM_MSG_DOORBELL = 6,
 	UHMM_MSG_SLOTS = 7,
 	UHMM_MSG_QUIT = 8,
+	UHMM_MSG_OBJECT = 9,
 	UHMM_MSG_REQUEST = 16,
 	UHMM_MSG_TEXT = 17,
 	UHMM_MSG_DONE = 18,
@@ -89,7 +92,7 @@ enum uhmm_reason {
 	UHMM_REASON_EXEC,	   /* executable memory */
 	UHMM_REASON_GUARD,	   /* guard page */
 	UHMM_REASON_FILE,	   /* file mapping */
-	UHMM_REASON_SHARED,	   /* shared memory, not managed yet */
+	UHMM_REASON_SHARED,	   /* shared memory that nobody has looked at yet */
 	UHMM_REASON_SYSV,	   /* System V shared memory */
 	UHMM_REASON_HUGETLB,	   /* hugetlbfs */
 	UHMM_REASON_DEVICE,	   /* device or special mapping */
@@ -97,6 +100,10 @@ enum uhmm_reason {
 	UHMM_REASON_AGENT,	   /* the agent's own memory */
 	UHMM_REASON_REMOVED,	   /* madvise(DONTNEED or FREE) and not touched since */
 	UHMM_REASON_NO_ROOM,	   /* no tier has room */
+	UHMM_REASON_FD_OPEN,	   /* shared memory with an open descriptor: others could read it */
+	UHMM_REASON_NAMED,	   /* shared memory with a name in a file system */
+	UHMM_REASON_FOREIGN,	   /* shared memory that a process maps which is not managed */
+	UHMM_REASON_DIRECT_IO,	   /* a program that maps it does I/O that may pin its pages */
 	UHMM_REASON_MAX
 };
 
@@ -107,7 +114,7 @@ static inline const char *uhmm_reason_name(unsigned int reason)
 		"none",	  "policy", "version",	 "protocol", "limit",	    "busy",   "no-agent",
 		"seccomp", "uid-changed", "app-uffd", "locked",	"tcb",	    "pinned", "readonly",
 		"exec",	  "guard",  "file",	 "shared",   "sysv",	    "hugetlb", "device",
-		"stack-top", "agent", "removed", "no-room",
+		"stack-top", "agent", "removed", "no-room", "fd-open", "named", "foreign", "direct-io",
 	};
 	return reason < UHMM_REASON_MAX ? names[reason] : "unknown";
 }
@@ -155,6 +162,13 @@ struct uhmm_msg_enrol {
 	uint64_t ring_addr;
 	uint64_t beacon_addr;	/* one page of its own, private anonymous, inherited by fork */
 	int32_t agent_tid;
+	uint32_t reserved;
+};
+
+/* Takes the place of the object that was sent before. */
+struct uhmm_msg_object {
+	struct uhmm_msg h;
+	uint32_t number; /* uhmm_ring_box.slots of the commands that mean this one; never 0 */
 	uint32_t reserved;
 };
 
@@ -212,9 +226,11 @@ struct uhmm_msg_done {
 #define UHMM_OP_FREE (1u << 0)	/* MADV_DONTNEED the whole staging chunk */
 #define UHMM_OP_MOVE (1u << 1)	/* UFFDIO_MOVE each run: home_addr -> staging page */
 #define UHMM_OP_STORE (1u << 2) /* pwrite each run: staging page -> slot file at store_off */
+#define UHMM_OP_COPY (1u << 3)	/* `object` box only: pread each run from the object at byte
+				   home_addr, pwrite it to its slot file at store_off */
 
 struct uhmm_run {
-	uint64_t home_addr;    /* MOVE: source */
+	uint64_t home_addr;    /* MOVE: source; COPY: byte offset in the object */
 	uint64_t store_off;    /* STORE: byte offset in the slot file */
 	uint32_t staging_page; /* index within the chunk */
 	uint32_t n_pages;
@@ -229,7 +245,9 @@ struct uhmm_ring_box {
 	uint32_t ops;	 /* UHMM_OP_* */
 	uint32_t n_runs; /* in runs[] */
 	int32_t status;	 /* agent: 0, or the negative errno that ended the command */
-	uint32_t slots;	 /* STORE: which slot file of those sent (0 is the first) */
+	uint32_t slots;	 /* STORE: which slot file of those sent (0 is the first);
+			    COPY: number of the object; a command for another one than the
+			    agent has is left alone until that has come */
 	uint64_t reserved[5];
 	struct uhmm_run runs[UHMM_RING_RUNS];
 };
@@ -244,6 +262,7 @@ struct uhmm_ring {
 	uint32_t agent_tid;
 	uint64_t reserved[6];
 	struct uhmm_ring_box boxes[UHMM_RING_BOXES];
+	struct uhmm_ring_box object; /* COPY; belongs to no staging chunk */
 };
 
 enum uhmm_agent_state {

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Looks at the threads of a program through its /proc/PID/task. Called by workers
+ * (quiesce.c) and by the thread of shared objects; a threads set belongs to its caller.
+ *
+ * What may never happen here: to call a thread past because a file could not be read for a
+ * reason other than that the thread has gone.
+ */
+#define _GNU_SOURCE
+#include "threads.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+void threads_deinit(struct threads *threads)
+{
+	free(threads->v);
+	*threads = THREADS_NULL;
+}
+
+static ssize_t read_task_file(int task_fd, pid_t tid, const char *name, char *text, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "%d/%s", tid, name);
+	fd = openat(task_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = read(fd, text, size - 1);
+	if (n < 0)
+		n = -errno;
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n;
+}
+
+/* Nanoseconds on a processor. 0, -ENOENT or -ESRCH (it has gone), or another errno. */
+static int read_run_time(int task_fd, pid_t tid, uint64_t *ret_ns)
+{
+	char text[128];
+	ssize_t n = read_task_file(task_fd, tid, "schedstat", text, sizeof(text));
+
+	if (n <= 0)
+		return n < 0 ? (int)n : -ESRCH;
+	*ret_ns = strtoull(text, NULL, 10);
+	return 0;
+}
+
+bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call)
+{
+	char text[256], *at;
+
+	if (read_task_file(task_fd, tid, "syscall", text, sizeof(text)) <= 0)
+		return false;
+	ret_call->nr = strtol(text, &at, 10);
+	if (at == text) /* "running" */
+		return false;
+	for (unsigned int i = 0; i < 6; i++)
+		ret_call->args[i] = ret_call->nr < 0 ? 0 : strtoull(at, &at, 16);
+	return true;
+}
+
+bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg)
+{
+	char buf[4096] __attribute__((aligned(8)));
+	long n;
+
+	if (lseek(task_fd, 0, SEEK_SET) < 0)
+		return false;
+	while ((n = syscall(SYS_getdents64, task_fd, buf, sizeof(buf))) > 0) {
+		for (long at = 0; at < n;) {
+			const struct dirent64 *entry = (const void *)(buf + at);
+			pid_t tid = (pid_t)atoi(entry->d_name);
+
+			at += entry->d_reclen;
+			if (tid > 0 && !fn(arg, task_fd, tid))
+				return false;
+		}
+	}
+	return n == 0;
+}
+
+static bool note_thread(void *arg, int task_fd, pid_t tid)
+{
+	struct threads *threads = arg;
+	uint64_t ns = 0;
+	int err = read_run_time(task_fd, tid, &ns);
+
+	if (err < 0)
+		return err == -ENOENT || err == -ESRCH;
+	if (threads->n == threads->cap) {
+		uint32_t cap = threads->cap ? 2 * threads->cap : 16;
+		struct threads_entry *v = realloc(threads->v, cap * sizeof(*v));
+
+		if (!v)
+			return false;
+		threads->v = v;
+		threads->cap = cap;
+	}
+	threads->v[threads->n++] = (struct threads_entry){ .tid = tid, .run_ns = ns };
+	return true;
+}
+
+bool threads_note(struct threads *threads, int task_fd)
+{
+	threads->n = 0;
+	threads->task_fd = task_fd;
+	return threads_each(task_fd, note_thread, threads);
+}
+
+static bool thread_is_past(const struct threads *threads, const struct threads_entry *entry,
+			   threads_judge judge)
+{
+	struct threads_call call;
+	uint64_t ns = 0;
+	int err = read_run_time(threads->task_fd, entry->tid, &ns);
+
+	if (err < 0)
+		return err == -ENOENT || err == -ESRCH;
+	return ns - entry->run_ns >= threads->run_ns ||
+	       (threads_read_call(threads->task_fd, entry->tid, &call) &&
+		judge(threads->task_fd, entry->tid, &call));
+}
+
+bool threads_are_past(struct threads *threads, threads_judge judge)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < threads->n; i++)
+		if (!thread_is_past(threads, &threads->v[i], judge))
+			threads->v[kept++] = threads->v[i];
+	threads->n = kept;
+	return kept == 0;
+}
