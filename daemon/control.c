@@ -42,6 +42,10 @@ void control_complete(struct mail *mail)
 {
 	uint64_t one = 1;
 
+	if (mail->done) {
+		mail->done(mail);
+		return;
+	}
 	pthread_mutex_lock(&completions_lock);
 	list_add_tail(&completions, &mail->link);
 	pthread_mutex_unlock(&completions_lock);

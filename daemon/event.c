@@ -31,6 +31,7 @@
 #include "evict.h"
 #include "fault.h"
 #include "log.h"
+#include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
 
@@ -57,6 +58,8 @@ void event_queue(struct space *space, const struct uffd_msg *msg)
 		space->events_cap = cap;
 	}
 	space->events[space->n_events++] = *msg;
+	if (msg->event == UFFD_EVENT_REMOVE)
+		object_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 	stats_add(&space->stats.events, 1);
 }
 
@@ -93,6 +96,7 @@ static void must(struct space *space, int err, const char *what)
 		return;
 	log_err("pid %d: cannot %s: %s; %llu pages poisoned", space->pid, what, strerror(-err),
 		(unsigned long long)poison_away(space, space->uffd));
+	object_give_up(space);
 	/* The rest is the program's own again: nobody will serve it any more. */
 	for (size_t i = 0; i < space->registered.n; i++)
 		(void)uffd_unregister(space->uffd, space->registered.v[i].start,
@@ -149,6 +153,7 @@ static void poison_child(struct space *space, int uffd)
 {
 	log_err("pid %d: its forked child cannot be served; %llu pages poisoned there", space->pid,
 		(unsigned long long)poison_away(space, uffd));
+	object_poison_child(space, uffd);
 	close(uffd);
 }
 
@@ -168,6 +173,8 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg, struct p
 		err = pagemap_fork(map, &child->map);
 		if (err == 0)
 			err = ranges_copy(&space->registered, &child->registered);
+		if (err == 0)
+			err = object_fork(space, child);
 		if (err == 0)
 			err = space_start_worker(child);
 		if (err < 0)

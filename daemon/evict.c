@@ -31,6 +31,7 @@
 #include "home.h"
 #include "log.h"
 #include "pick.h"
+#include "store_slots.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -40,8 +41,6 @@
 #define GATE_MAX_NS 20000000u
 /* An agent that has not finished a batch after this is not waited for. */
 #define AGENT_LATE_NS 100000000u
-/* Slots are added so many at a time. */
-#define SLOTS_STEP 4096u
 /* When a pick finds nothing, the next one is this much later. */
 #define PICK_PAUSE_NS 5000000u
 
@@ -148,27 +147,6 @@ static int evict_open_store(struct space *space)
 	return home_send_slots(space);
 }
 
-static int evict_grow_slots(struct space *space, uint32_t want)
-{
-	struct slots_root *slots = &space->store->unit->slots;
-	uint64_t n, n_free;
-	int err;
-
-	pthread_mutex_lock(&space->family->lock);
-	n_free = slots->n_slots - slots->n_used;
-	n = slots->n_slots + (want > SLOTS_STEP ? want : SLOTS_STEP);
-	pthread_mutex_unlock(&space->family->lock);
-	if (n_free >= want)
-		return 0;
-	err = space->store->tier->ops->store_resize(space->store->backend_store, n);
-	if (err < 0)
-		return err;
-	pthread_mutex_lock(&space->family->lock);
-	err = slots_grow(&space->family->arena, slots, n);
-	pthread_mutex_unlock(&space->family->lock);
-	return err;
-}
-
 /* Everything came home: the backend may let go of the slots' memory. */
 void evict_trim(struct space *space)
 {
@@ -193,25 +171,12 @@ void evict_trim(struct space *space)
 /* A slot for each page of the batch; returns for how many there was one. */
 static uint32_t batch_take_slots(struct space *space, struct batch *batch, uint32_t n)
 {
-	struct slots_run runs[64];
-	uint32_t taken = 0, got = 0, n_runs, at = 0;
+	uint64_t slots[BATCH_PAGES_MAX];
 
-	n = tier_take(space->store->tier, n);
-	while (at < n) {
-		pthread_mutex_lock(&space->family->lock);
-		n_runs = slots_alloc(&space->family->arena, &space->store->unit->slots, n - at,
-				     runs, 64, &got);
-		pthread_mutex_unlock(&space->family->lock);
-		for (uint32_t r = 0; r < n_runs; r++)
-			for (uint32_t k = 0; k < runs[r].n; k++)
-				batch_page(batch, at++)->slot = runs[r].slot + k;
-		taken = at;
-		if (got == 0)
-			break;
-	}
-	if (taken < n)
-		tier_release(space->store->tier, n - taken);
-	return taken;
+	n = store_take_slots(space->family, space->store, n, slots);
+	for (uint32_t i = 0; i < n; i++)
+		batch_page(batch, i)->slot = slots[i];
+	return n;
 }
 
 /* ---- MOVE ------------------------------------------------------------------------------- */
@@ -346,7 +311,7 @@ static uint32_t evict_start(struct space *space, struct batch *batch, uint32_t w
 		evict_beacon(space, batch);
 		return batch->n_pages;
 	}
-	if (evict_open_store(space) < 0 || evict_grow_slots(space, want) < 0)
+	if (evict_open_store(space) < 0)
 		return 0;
 	n = evict_pick(space, batch, want);
 	with_slot = n ? batch_take_slots(space, batch, n) : 0;
@@ -655,6 +620,8 @@ static uint32_t evict_wanted(const struct space *space)
 		want = space->current->home ? 0 : space->current_left;
 	else if (space->hold || space->quitting)
 		want = 0;
+	if (space->beacon_wanted && !space->beacon_out && want == 0)
+		want = 1; /* it leaves first, and alone */
 	return want > BATCH_PAGES_MAX ? BATCH_PAGES_MAX : (uint32_t)want;
 }
 

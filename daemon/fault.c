@@ -26,6 +26,7 @@
 #include "evict.h"
 #include "home.h"
 #include "log.h"
+#include "object.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -415,6 +416,8 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
 	    !home_identify(space, fault->tid))
 		return FILL_LATER;
+	if (space->has_shared && object_fault(space, fault, &result))
+		return result;
 	if (fault_must_wait(space, fault, first_touch))
 		return FILL_LATER;
 	switch (state) {
@@ -495,6 +498,7 @@ static void fault_queue(struct space *space, const struct uffd_msg *msg, uint64_
 	fault = &space->faults[space->n_faults++];
 	fault->addr = msg->arg.pagefault.address & ~(space->page_size - 1);
 	fault->write = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
+	fault->protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 	fault->tid = msg->arg.pagefault.feat.ptid;
 	fault->read_ns = now_ns;
 	fault->paced = false;
@@ -507,6 +511,7 @@ bool fault_read_batch(struct space *space)
 	ssize_t n;
 
 	unit->n = unit->n_applied = 0;
+	object_before_read(space);
 	n = read(space->uffd, unit->msgs, sizeof(unit->msgs));
 	if (n <= 0)
 		return false;
@@ -530,4 +535,5 @@ void fault_read(struct space *space)
 	(void)fault_read_batch(space);
 	if (space->n_events)
 		event_settle(space);
+	object_after_read(space);
 }

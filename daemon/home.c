@@ -26,6 +26,7 @@
 #include "evict.h"
 #include "fault.h"
 #include "log.h"
+#include "object.h"
 #include "pick.h"
 #include "tier.h"
 #include "uffd.h"
@@ -67,29 +68,58 @@ static void home_query(struct space *space, struct mail *mail)
 {
 	uint64_t first = space_pgidx(space, mail->addr);
 
-	for (size_t i = 0; i < mail->n_where; i++)
+	for (size_t i = 0; i < mail->n_where; i++) {
 		mail->where[i] = where_is(space, first + i);
+		if (mail->where[i] == 0)
+			mail->where[i] = object_where(space, space_addr(space, first + i));
+	}
 	mail->error = 0;
 	control_complete(mail);
+}
+
+/* Requests that are dealt with at once. */
+static bool take_short_mail(struct space *space, struct mail *mail)
+{
+	switch (mail->type) {
+	case MAIL_QUERY:
+		home_query(space, mail);
+		return true;
+	case MAIL_OBJECT_STORE:
+		object_take_store(space, mail);
+		return true;
+	case MAIL_AGENT:
+		mail->error = home_attach_agent(space, &mail->attach);
+		break;
+	case MAIL_OBJECT_JOIN:
+		mail->error = object_join(space, mail->object);
+		break;
+	case MAIL_OBJECT_LEAVE:
+		mail->error = object_leave(space, mail->object);
+		break;
+	case MAIL_OBJECT_PROTECT:
+		mail->error = object_protect(space, mail->arg);
+		break;
+	case MAIL_EVICT:
+	case MAIL_RESTORE:
+	case MAIL_MIGRATE:
+	case MAIL_QUIT:
+	default:
+		return false;
+	}
+	control_complete(mail);
+	return true;
 }
 
 void home_take_mail(struct space *space, struct mail *mail)
 {
 	uint64_t page = space->page_size;
 
-	if (mail->type == MAIL_QUERY) {
-		home_query(space, mail);
+	if (take_short_mail(space, mail))
 		return;
-	}
-	if (mail->type == MAIL_AGENT) {
-		mail->error = home_attach_agent(space, &mail->attach);
-		control_complete(mail);
-		return;
-	}
 	if (mail->type == MAIL_RESTORE)
 		__atomic_store_n(&space->hold, mail->hold, __ATOMIC_RELAXED);
 	if (mail->type == MAIL_QUIT)
-		space->quitting = true;
+		__atomic_store_n(&space->quitting, true, __ATOMIC_RELAXED);
 	mail->home |= mail->type == MAIL_RESTORE || mail->type == MAIL_QUIT;
 	if (!mail->home && !space_has_agent(space)) {
 		mail->error = -ENOTCONN;
@@ -106,7 +136,7 @@ void home_take_mail(struct space *space, struct mail *mail)
 	} else if (mail->type == MAIL_EVICT && mail->bytes) {
 		space->current_left = (mail->bytes + page - 1) / page;
 	}
-	space->current_start = space->current_at;
+	space->current_start = space->current_shared = space->current_at;
 	(void)pick_refresh_maps(space, 0);
 }
 
@@ -114,6 +144,19 @@ void home_evict_exhausted(struct space *space)
 {
 	if (space->current && !space->current->home)
 		space->current_left = 0;
+}
+
+/* The private memory is home: now the shared. */
+static bool home_step_shared(struct space *space, struct mail *mail)
+{
+	enum fill_result result = object_restore(space, &space->current_shared,
+						 space->current_end, HOME_SLICE, &mail->pages);
+
+	if (result == FILL_DONE && space->current_shared >= space->current_end) {
+		home_finish(space, 0);
+		return false;
+	}
+	return result == FILL_DONE;
 }
 
 /* Bring home a slice of what the request covers. */
@@ -129,10 +172,8 @@ static bool home_step_in(struct space *space, struct mail *mail)
 
 		at = pagemap_next(&space->map, at, end, &rec);
 		space->current_at = space_addr(space, at);
-		if (at >= end) {
-			home_finish(space, 0);
-			return false;
-		}
+		if (at >= end)
+			return home_step_shared(space, mail);
 		if (page_rec_state(rec) == PAGE_POISONED) {
 			at++;
 			continue;
@@ -146,6 +187,28 @@ static bool home_step_in(struct space *space, struct mail *mail)
 	}
 	space->current_at = space_addr(space, at);
 	return true;
+}
+
+static bool maps_shared_memory(const struct space *space, uint64_t start, uint64_t end)
+{
+	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
+	     m && m < space->maps.v + space->maps.n && m->start < end; m++)
+		if (m->shared)
+			return true;
+	return false;
+}
+
+/* All of the private memory that can leave has left: the rest is the object thread's. */
+static void home_pass_on(struct space *space)
+{
+	struct mail *mail = space->current;
+
+	if (!maps_shared_memory(space, space->current_start, space->current_end)) {
+		home_finish(space, 0);
+		return;
+	}
+	space->current = NULL;
+	object_post(space, mail);
 }
 
 bool home_step(struct space *space)
@@ -164,9 +227,8 @@ bool home_step(struct space *space)
 		home_finish(space, -ENOTCONN);
 		return false;
 	}
-	if (space->current_left == 0 && !evict_is_busy(space)) {
-		home_finish(space, 0);
-	}
+	if (space->current_left == 0 && !evict_is_busy(space))
+		home_pass_on(space);
 	return false;
 }
 
@@ -187,7 +249,8 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 	     m && m < space->maps.v + space->maps.n && m->start < end; m++) {
 		uint64_t bytes = m->end - m->start;
 
-		if (!nothing_away(space, m->start, m->end))
+		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
+		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;
 		if (uffd_settled(space->uffd) != UFFD_OK ||
 		    ranges_remove(&space->certain, m->start, m->end) < 0)
@@ -203,7 +266,7 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 		(void)ranges_remove(&space->registered, m->start, m->end);
 	}
 	/* What is left of the range, if nothing is away there, is mapped no more. */
-	if (nothing_away(space, start, end))
+	if (!space->n_objects && nothing_away(space, start, end))
 		(void)ranges_remove(&space->registered, start, end);
 }
 
@@ -252,8 +315,8 @@ void home_release(struct space *space)
 			return;
 	}
 	/* Only the beacon is left. */
-	if (space->map.n_away == 0 && space->registered.n == 1 && space->beacon_out &&
-	    release_beacon(space))
+	if (space->map.n_away == 0 && !space->n_objects && space->registered.n == 1 &&
+	    space->beacon_out && release_beacon(space))
 		release_range(space, space->layout.beacon_addr,
 			      space->layout.beacon_addr + space->page_size);
 	__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),

@@ -25,6 +25,7 @@
 
 #include "config.h"
 #include "log.h"
+#include "object.h"
 #include "wire.h"
 
 /* Spaces of groups without a target are looked at this many samples apart. */
@@ -95,7 +96,9 @@ static uint64_t keeper_sample(struct space *space)
 	if (n <= 0)
 		return 0;
 	text[n] = '\0';
-	kb = field(text, "\nRssAnon:") + field(text, "\nRssShmem:");
+	kb = field(text, "\nRssAnon:");
+	__atomic_store_n(&space->shmem_pages,
+			 field(text, "\nRssShmem:") * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->host_pages, kb * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->locked_kb, field(text, "\nVmLck:"), __ATOMIC_RELAXED);
 	if (space_has_agent(space)) {
@@ -125,6 +128,53 @@ static void keeper_ask(struct space *space, uint64_t want)
 		space_kick(space);
 }
 
+/* Shared memory counts once, however many map it. */
+struct object_share {
+	const struct group *group;
+	uint64_t pages;	    /* in host RAM: their sum */
+	uint64_t want, sum; /* what the group wants out, of how much */
+	bool any;
+};
+
+static void count_object(struct object *object, void *arg)
+{
+	struct object_share *share = arg;
+
+	if (object->group == share->group)
+		share->pages += stats_get(&object->resident_pages);
+}
+
+static void ask_object(struct object *object, void *arg)
+{
+	struct object_share *share = arg;
+	uint64_t host = stats_get(&object->resident_pages);
+
+	if (object->group != share->group || host == 0)
+		return;
+	__atomic_store_n(&object->want_pages, share->want * host / share->sum + 1,
+			 __ATOMIC_RELAXED);
+	share->any = true;
+}
+
+static uint64_t count_objects(const struct group *group)
+{
+	struct object_share share = { .group = group };
+
+	object_each(count_object, &share);
+	return share.pages;
+}
+
+static void ask_objects(const struct group *group, uint64_t want, uint64_t sum)
+{
+	struct object_share share = { .group = group, .want = want, .sum = sum };
+
+	if (want == 0 || sum == 0)
+		return;
+	object_each(ask_object, &share);
+	if (share.any)
+		object_kick();
+}
+
 static void keeper_decide(struct group *group, uint64_t sum, uint64_t leaving)
 {
 	uint64_t target = stats_get(&group->target_pages), reserve, high, low, forecast, want = 0;
@@ -147,6 +197,7 @@ static void keeper_decide(struct group *group, uint64_t sum, uint64_t leaving)
 		__atomic_store_n(&group->pacing, true, __ATOMIC_RELAXED);
 	else if (sum < low - low / 8)
 		__atomic_store_n(&group->pacing, false, __ATOMIC_RELAXED);
+	ask_objects(group, want, sum);
 	list_for_each(pos, &registry_spaces) {
 		struct space *space = list_entry(pos, struct space, link);
 		uint64_t host = stats_get(&space->host_pages);
@@ -177,6 +228,7 @@ static void keeper_round(uint64_t round)
 			sum += keeper_sample(space);
 			leaving += stats_get(&space->leaving_pages);
 		}
+		sum += count_objects(group);
 		keeper_decide(group, sum, leaving);
 	}
 	registry_unlock();

@@ -22,6 +22,7 @@
 #include "dirs.h"
 #include "keeper.h"
 #include "log.h"
+#include "object.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -268,6 +269,8 @@ static int run(struct options *options, struct config *config)
 		return err;
 	prepare_process();
 	err = keeper_start(&env);
+	if (err == 0)
+		err = object_thread_start(&env);
 	if (err < 0)
 		return err;
 	tell_ready(options->ready_fd, "ready\n");

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+#include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
 
@@ -46,8 +47,14 @@ static void account_reasons(struct space *space)
 {
 	uint64_t bytes[UHMM_REASON_MAX] = { 0 };
 
-	for (size_t i = 0; i < space->maps.n; i++)
-		bytes[space->maps.v[i].reason] += space->maps.v[i].end - space->maps.v[i].start;
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+		enum uhmm_reason reason = m->reason;
+
+		if (reason == UHMM_REASON_SHARED)
+			reason = object_reason(m->dev, m->ino);
+		bytes[reason] += m->end - m->start;
+	}
 	for (size_t i = 0; i < space->unmanaged.n; i++)
 		bytes[space->unmanaged.v[i].tag] +=
 			space->unmanaged.v[i].end - space->unmanaged.v[i].start;

@@ -19,22 +19,42 @@
 
 #include <sys/syscall.h>
 
+#include "object.h"
 #include "uffd.h"
 
 #define QUIESCE_WAIT_NS 20000000u
 
+/* A page costs a removal far less than this. */
+#define QUIESCE_PAGE_NS 2000u
+
 void quiesce_note_remove(struct space *space)
 {
-	space->quiesce.phase = QUIESCE_PENDING;
-	space->quiesce.since_ns = clock_now_ns();
+	struct quiesce *q = &space->quiesce;
+
+	/* What is being proven is of use to those who wait for it: finish that first. */
+	if (q->phase == QUIESCE_PROVING) {
+		q->again = true;
+		return;
+	}
+	q->phase = QUIESCE_PENDING;
+	q->since_ns = clock_now_ns();
 }
 
-/* Asleep in a system call that is not madvise. A fault (-1) proves nothing. */
+void quiesce_note_long(struct space *space, uint64_t n_pages)
+{
+	uint64_t run_ns = THREADS_RUN_NS + n_pages * QUIESCE_PAGE_NS;
+
+	if (space->quiesce.run_ns < run_ns)
+		space->quiesce.run_ns = run_ns;
+}
+
+/* Asleep, and not in madvise. A fault (-1) that is waited for is of no system call: a thread
+ * may fault on the very memory that waits for this proof. */
 static bool sleeps_elsewhere(int task_fd, pid_t tid, const struct threads_call *call)
 {
 	(void)task_fd;
 	(void)tid;
-	return call->nr >= 0 && call->nr != SYS_madvise && call->nr != SYS_process_madvise;
+	return call->nr != SYS_madvise && call->nr != SYS_process_madvise;
 }
 
 /* Take the address space's lock for writing, once: the beacon is ours to register. */
@@ -54,10 +74,17 @@ void quiesce_step(struct space *space)
 		return;
 	q->since_ns = clock_now_ns();
 	if (q->phase == QUIESCE_PENDING) {
+		q->threads.run_ns = q->run_ns > THREADS_RUN_NS ? q->run_ns : THREADS_RUN_NS;
+		q->remove_seq = space->remove_seq;
 		if (threads_note(&q->threads, space->task_fd))
 			q->phase = QUIESCE_PROVING;
 		return;
 	}
-	if (threads_are_past(&q->threads, sleeps_elsewhere) && pass_lock(space))
-		q->phase = QUIESCE_REACHED;
+	if (!threads_are_past(&q->threads, sleeps_elsewhere) || !pass_lock(space))
+		return;
+	q->phase = q->again ? QUIESCE_PENDING : QUIESCE_REACHED;
+	if (!q->again)
+		q->run_ns = 0;
+	q->again = false;
+	object_removes_ended(space, q->remove_seq);
 }

@@ -8,6 +8,9 @@
 /* A REMOVE was applied: what it covered must not leave until its madvise has ended. */
 void quiesce_note_remove(struct space *space);
 
+/* One on shared memory, of n pages: it may take long, and is told when it has ended. */
+void quiesce_note_long(struct space *space, uint64_t n_pages);
+
 /* Advance the proof if it is due; cheap when there is nothing to prove. */
 void quiesce_step(struct space *space);
 

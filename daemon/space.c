@@ -39,6 +39,16 @@ void registry_unlock(void)
 	pthread_mutex_unlock(&registry_mutex);
 }
 
+uint64_t registry_new_id(void)
+{
+	uint64_t id;
+
+	registry_lock();
+	id = registry_next_id++;
+	registry_unlock();
+	return id;
+}
+
 uint64_t clock_now_ns(void)
 {
 	struct timespec ts;
@@ -80,6 +90,13 @@ struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool m
 		found->n_refs++;
 	registry_unlock();
 	return found;
+}
+
+void group_ref(struct group *group)
+{
+	registry_lock();
+	group->n_refs++;
+	registry_unlock();
 }
 
 void group_put(struct group *group)
@@ -247,7 +264,7 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	list_init(&space->mail);
 	list_init(&space->link);
 	registry_lock();
-	space->id = registry_next_id++;
+	space->id = registry_next_id++; /* registry_new_id takes the lock */
 	group->n_refs++;
 	space->group = group;
 	registry_unlock();

@@ -38,6 +38,8 @@
 struct config;
 struct tier;
 struct daemon_env;
+struct object;
+struct object_copy;
 
 enum space_state {
 	SPACE_ENROLLING = 0, /* no userfaultfd yet, or not verified */
@@ -125,6 +127,7 @@ struct fault {
 	uint64_t read_ns; /* when the read of its message returned */
 	uint32_t tid;	  /* in the faulting task's pid namespace */
 	bool write;
+	bool protected; /* a store to a write-protected page */
 	bool paced; /* waits for room */
 };
 
@@ -149,7 +152,10 @@ enum quiesce_phase {
 
 struct quiesce {
 	enum quiesce_phase phase;
+	bool again; /* another began while this was being proven */
 	uint64_t since_ns;
+	uint64_t remove_seq;	/* of the last that is being proven */
+	uint64_t run_ns;	/* how long the longest may run */
 	struct threads threads; /* not proven yet */
 };
 
@@ -167,6 +173,10 @@ enum mail_type {
 	MAIL_QUERY,   /* a range */
 	MAIL_AGENT,   /* a child, or a restarted agent, has enrolled */
 	MAIL_QUIT,    /* bring everything home, and take nothing out again */
+	MAIL_OBJECT_JOIN,  /* from the object thread, see object.h */
+	MAIL_OBJECT_LEAVE,
+	MAIL_OBJECT_PROTECT,
+	MAIL_OBJECT_STORE,
 };
 
 /* A new agent for a space that exists. Descriptors that are taken over become -1. */
@@ -194,7 +204,19 @@ struct mail {
 	unsigned char *where; /* QUERY: one byte a page; heap, freed with the mail */
 	size_t n_where;
 	struct attach attach; /* AGENT */
+	struct object *object; /* OBJECT_*: not owned */
+	struct object_copy *copy; /* OBJECT_STORE */
+	const void *arg;	  /* OBJECT_PROTECT */
+	void (*done)(struct mail *mail); /* instead of control's answer; any thread */
 };
+
+/* A thread that was seen in madvise while its event was unread. */
+struct madvise_seen {
+	uint64_t start, end;
+	bool remove; /* MADV_REMOVE */
+};
+
+#define SPACE_MADVISES 16u
 
 struct space {
 	/* Guarded by the registry's lock. */
@@ -234,12 +256,14 @@ struct space {
 	uint32_t agent_reason;	/* enum uhmm_reason, atomic: why there is no agent; 0: there is */
 	uint64_t want_pages;	/* to evict, atomic, by the target keeper */
 	uint64_t leaving_pages; /* in batches: counted in host RAM still, atomic */
-	uint64_t host_pages;	/* sampled, atomic */
+	uint64_t host_pages;	/* private, sampled, atomic */
 	uint64_t locked_kb;	/* VmLck, sampled, atomic */
 	uint64_t tier_pages;	/* atomic */
 	uint64_t registered_bytes; /* atomic */
 	uint64_t why_not_bytes[UHMM_REASON_MAX]; /* atomic, as of the last scan */
 	bool hold;		/* atomic: an administrator wants it home */
+	bool reading;		/* atomic: events may have been read that are not applied yet */
+	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
 	bool worker_started; /* guarded by the registry's lock */
 
@@ -259,10 +283,20 @@ struct space {
 	uint32_t n_batches;
 	bool beacon_out;
 	bool gone;		 /* an ioctl said ESRCH */
-	bool restoring, quitting;
+	bool quitting; /* atomic */
+	struct object **objects; /* that it maps, each with a reference */
+	uint32_t n_objects, objects_cap;
+	bool has_shared;	 /* shared memory of it is, or was, registered */
+	bool beacon_wanted;
+	struct madvise_seen madvises[SPACE_MADVISES];
+	uint32_t n_madvises;
+	uint64_t remove_seq;	 /* of the last madvise on an object */
+	struct mail *object_mail; /* STORE that the agent is at */
+	uint32_t object_seq;	 /* of its command */
 	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
 	uint64_t current_at;	 /* how far it is: an address */
 	uint64_t current_start, current_end;
+	uint64_t current_shared;	 /* the same for its shared memory */
 	uint64_t current_left;	 /* pages that it may still take out */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
@@ -296,12 +330,15 @@ struct daemon_env {
 /* ---- the registry: every space and group; any thread ------------------------------- */
 void registry_lock(void);
 void registry_unlock(void);
+/* A number that no space and no family has had. */
+uint64_t registry_new_id(void);
 extern struct list registry_spaces; /* with the lock held */
 extern struct list registry_groups; /* with the lock held */
 
 /* The group of this token, or a new one if it is not there and `make`; with a reference. */
 struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool make);
-void group_put(struct group *group);
+void group_ref(struct group *group);
+void group_put(struct group *group); /* NULL is fine */
 
 /* ---- spaces --------------------------------------------------------------------------- */
 /* A space in ENROLLING. Takes over uffd (may be -1 until enrolment). `parent` NULL: a family

@@ -65,7 +65,8 @@ static struct json_object *space_object(const struct daemon_env *env, const stru
 	json_object_object_add(object, "pid", json_object_new_int(space->pid));
 	add_str(object, "command", space->command);
 	json_object_object_add(object, "uid", json_object_new_int64(space->uid));
-	add_u64(object, "host_bytes", stats_get(&space->host_pages) * env->page_size);
+	add_u64(object, "host_bytes", (stats_get(&space->host_pages) + stats_get(&space->shmem_pages)) *
+			env->page_size);
 	add_u64(tiers, env->tier->name, stats_get(&space->tier_pages) * env->page_size);
 	json_object_object_add(object, "tier_bytes", tiers);
 	add_stats(object, &space->stats);

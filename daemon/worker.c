@@ -36,6 +36,7 @@
 #include "fault.h"
 #include "home.h"
 #include "log.h"
+#include "object.h"
 #include "pick.h"
 #include "quiesce.h"
 #include "tier.h"
@@ -216,6 +217,12 @@ static void worker_end(struct space *space)
 	pthread_mutex_lock(&space->mail_lock);
 	__atomic_store_n(&space->state, SPACE_DEAD, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&space->mail_lock);
+	object_leave_all(space);
+	if (space->object_mail) {
+		space->object_mail->error = -ENOTCONN;
+		control_complete(space->object_mail);
+		space->object_mail = NULL;
+	}
 	if (space->current) {
 		space->current->error = -ESRCH;
 		control_complete(space->current);
@@ -249,6 +256,7 @@ void *worker_run(void *arg)
 		more = home_step(space);
 		quiesce_step(space);
 		evict_step(space);
+		object_agent_step(space);
 		worker_pace(space);
 		worker_release(space, &released_ns);
 		worker_publish(space);

@@ -165,10 +165,11 @@ struct uhmm_msg_enrol {
 	uint32_t reserved;
 };
 
-/* Takes the place of the object that was sent before. */
+/* Takes the place of the object that was sent before. Number 0 comes without descriptors: the
+ * agent closes those it has, which keep the object's memory from being freed. */
 struct uhmm_msg_object {
 	struct uhmm_msg h;
-	uint32_t number; /* uhmm_ring_box.slots of the commands that mean this one; never 0 */
+	uint32_t number; /* uhmm_ring_box.slots of the commands that mean this one */
 	uint32_t reserved;
 };
 

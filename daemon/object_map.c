@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a space does to be, or not to be, a mapper of an object: its mappings registered and
+ * let go, its children and its end, and the agent's part in an eviction. Runs on the space's
+ * worker (object_leave_all and object_fork too), on behalf of the object thread.
+ *
+ * What may never happen here: that a mapping of an object with pages away is not registered.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "log.h"
+#include "object.h"
+#include "tier.h"
+#include "uffd.h"
+#include "wire.h"
+
+/* ---- the space's list -------------------------------------------------------------------------- */
+
+static int list_object(struct space *space, struct object *object)
+{
+	if (object_of_space(space, object->dev, object->ino))
+		return 0;
+	if (space->n_objects == space->objects_cap) {
+		uint32_t cap = space->objects_cap ? 2 * space->objects_cap : 4;
+		struct object **objects = realloc(space->objects, cap * sizeof(struct object *));
+
+		if (!objects)
+			return -ENOMEM;
+		space->objects = objects;
+		space->objects_cap = cap;
+	}
+	space->objects[space->n_objects++] =
+		object_get(object->dev, object->ino, NULL, space->env);
+	return 0;
+}
+
+/* The space has let go, or has gone: it no longer stands in the way of anything. */
+static void unlist_object(struct space *space, struct object *object)
+{
+	uint32_t i = 0;
+
+	pthread_mutex_lock(&object->lock);
+	object_remove_mapper(object, space);
+	for (uint32_t k = 0; k < object->n_removes; k++)
+		if (object->removes[k].space == space)
+			object->removes[k--] = object->removes[--object->n_removes];
+	pthread_mutex_unlock(&object->lock);
+	while (i < space->n_objects && space->objects[i] != object)
+		i++;
+	if (i == space->n_objects)
+		return;
+	space->objects[i] = space->objects[--space->n_objects];
+	object_put(object);
+}
+
+static int add_mapper(struct space *space, struct object *object)
+{
+	int err;
+
+	pthread_mutex_lock(&object->lock);
+	err = object_add_mapper(object, space);
+	pthread_mutex_unlock(&object->lock);
+	return err < 0 ? err : list_object(space, object);
+}
+
+/* ---- registering ------------------------------------------------------------------------------- */
+
+static bool is_of(const struct mapping *m, const struct object *object)
+{
+	return m->dev == object->dev && m->ino == object->ino;
+}
+
+static int register_mapping(struct space *space, const struct mapping *m)
+{
+	switch (uffd_register(space->uffd, m->start, m->end - m->start, OBJECT_REGISTER_MODE)) {
+	case UFFD_OK:
+		space->has_shared = true;
+		return ranges_add(&space->registered, m->start, m->end, 0);
+	case UFFD_GONE:
+		space->gone = true;
+		return -ESRCH;
+	case UFFD_AGAIN:
+	case UFFD_EXISTS:
+	case UFFD_NO_MEM:
+		return -EAGAIN;
+	case UFFD_NO_VMA: /* it changed since we looked; or it can never be registered */
+	case UFFD_ERROR:
+		break;
+	}
+	return errno == ENOENT || errno == EINVAL ? -EAGAIN : -EBUSY;
+}
+
+/* REGISTER passes over holes in silence, and what is mapped into one is not registered: so
+ * look again afterwards, and believe it only with no event unread. */
+static int certify_mappings(struct space *space, const struct object *object)
+{
+	bool found = false;
+
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+		return -EAGAIN;
+	for (size_t i = 0; i < space->maps_check.n; i++) {
+		const struct mapping *m = &space->maps_check.v[i];
+
+		if (!is_of(m, object))
+			continue;
+		if (!m->shared)
+			return -EBUSY; /* a private mapping reads holes as zeros */
+		found = true;
+		if (ranges_cover(&space->certain, m->start, m->end))
+			continue;
+		const struct mapping *before = maps_find(&space->maps, m->start);
+
+		if (!before || !is_of(before, object) || before->start > m->start ||
+		    before->end < m->end || uffd_settled(space->uffd) != UFFD_OK)
+			return -EAGAIN;
+		if (ranges_add(&space->certain, m->start, m->end, 0) < 0)
+			return -ENOMEM;
+	}
+	return found ? 0 : -ENOENT;
+}
+
+int object_join(struct space *space, struct object *object)
+{
+	int err;
+
+	if (space_get_state(space) == SPACE_DEAD)
+		return -ESRCH;
+	/* A child that is forked while pages are away must find its beacon away too. */
+	if (!space->beacon_out) {
+		space->beacon_wanted = true;
+		return space_has_agent(space) ? -EAGAIN : -ENOTCONN;
+	}
+	if (space->n_events || uffd_settled(space->uffd) != UFFD_OK)
+		return -EAGAIN;
+	err = maps_read(&space->maps, space->maps_fd);
+	space->maps_read_ns = 0; /* without pick.c's own verdicts: it reads them again */
+	for (size_t i = 0; i < space->maps.n && err == 0; i++) {
+		const struct mapping *m = &space->maps.v[i];
+
+		if (is_of(m, object) && m->shared &&
+		    !ranges_cover(&space->certain, m->start, m->end))
+			err = register_mapping(space, m);
+	}
+	if (err == 0)
+		err = certify_mappings(space, object);
+	/* A mapper from the first registration on, so that a fork is followed. */
+	if ((err == 0 || err == -EAGAIN) && add_mapper(space, object) < 0)
+		return -ENOMEM;
+	return err;
+}
+
+int object_leave(struct space *space, struct object *object)
+{
+	bool away;
+
+	pthread_mutex_lock(&object->lock);
+	away = object->open;
+	pthread_mutex_unlock(&object->lock);
+	if (away)
+		return -EBUSY;
+	if (space->n_events || uffd_settled(space->uffd) != UFFD_OK)
+		return -EAGAIN;
+	if (maps_read(&space->maps, space->maps_fd) < 0)
+		return -EAGAIN;
+	space->maps_read_ns = 0;
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+
+		if (!is_of(m, object))
+			continue;
+		(void)ranges_remove(&space->certain, m->start, m->end);
+		if (uffd_unregister(space->uffd, m->start, m->end - m->start) == UFFD_OK)
+			(void)ranges_remove(&space->registered, m->start, m->end);
+	}
+	unlist_object(space, object);
+	return 0;
+}
+
+void object_leave_all(struct space *space)
+{
+	/* A madvise that was cut off by the end may have been carried out: its mark on the
+	 * object tells. */
+	object_removes_ended(space, UINT64_MAX);
+	while (space->n_objects)
+		unlist_object(space, space->objects[0]);
+	free(space->objects);
+	space->objects = NULL;
+	space->objects_cap = 0;
+}
+
+/* ---- forks ------------------------------------------------------------------------------------- */
+
+int object_fork(struct space *space, struct space *child)
+{
+	int err = 0;
+
+	child->has_shared = space->has_shared;
+	for (uint32_t i = 0; i < space->n_objects && err == 0; i++)
+		err = add_mapper(child, space->objects[i]);
+	return err;
+}
+
+/* What is away reads as SIGBUS in the address space of this userfaultfd, whose mappings lie
+ * where the space's do. */
+static void poison_away(struct space *space, int uffd)
+{
+	(void)maps_read(&space->maps, space->maps_fd);
+	space->maps_read_ns = 0;
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+		struct object *object = m->shared ? object_of_space(space, m->dev, m->ino) : NULL;
+		uint64_t first = m->offset >> space->page_shift;
+		uint64_t end = first + ((m->end - m->start) >> space->page_shift);
+		struct page_rec rec;
+
+		if (!object)
+			continue;
+		pthread_mutex_lock(&object->lock);
+		object->broken = true;
+		for (uint64_t p = first; (p = pagemap_next(&object->map, p, end, &rec)) < end; p++) {
+			uint64_t addr = m->start + ((p - first) << space->page_shift);
+
+			(void)uffd_unmark(uffd, addr, space->page_size);
+			(void)uffd_poison(uffd, addr, space->page_size);
+			stats_add(&space->group->stats.lost, 1);
+		}
+		pthread_mutex_unlock(&object->lock);
+	}
+}
+
+void object_poison_child(struct space *space, int uffd)
+{
+	if (space->n_objects)
+		poison_away(space, uffd);
+}
+
+void object_give_up(struct space *space)
+{
+	if (space->n_objects)
+		poison_away(space, space->uffd);
+}
+
+/* ---- the agent --------------------------------------------------------------------------------- */
+
+static void store_done(struct space *space, int error)
+{
+	struct mail *mail = space->object_mail;
+
+	space->object_mail = NULL;
+	mail->error = error;
+	control_complete(mail);
+}
+
+/* The agent gets two descriptors of its own, in its own table: the object to read from, and
+ * the slots to write to. */
+static int send_object(struct space *space, const struct object *object)
+{
+	struct uhmm_msg_object msg = {
+		.h = { .type = UHMM_MSG_OBJECT, .len = sizeof(msg) },
+		.number = object->number,
+	};
+	int fds[2], err;
+
+	fds[0] = object_reopen(object);
+	if (fds[0] < 0)
+		return fds[0];
+	fds[1] = object->store->tier->ops->store_fd(object->store->backend_store);
+	err = fds[1] < 0 ? fds[1] : wire_send(space->sock, &msg, sizeof(msg), fds, 2, MSG_DONTWAIT);
+	close(fds[0]);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	return err;
+}
+
+/* Its turn comes after the command. */
+static void send_forget(struct space *space)
+{
+	struct uhmm_msg_object forget = { .h = { .type = UHMM_MSG_OBJECT,
+						 .len = sizeof(forget) } };
+
+	(void)send(space->sock, &forget, sizeof(forget), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void object_take_store(struct space *space, struct mail *mail)
+{
+	struct uhmm_msg bell = { .type = UHMM_MSG_DOORBELL, .len = sizeof(bell) };
+	struct uhmm_ring_box *box;
+	int err = space_has_agent(space) && !space->object_mail ? 0 : -ENOTCONN;
+
+	if (err == 0)
+		err = send_object(space, mail->object);
+	if (err < 0) {
+		mail->error = err == -ENOTCONN ? -EBUSY : err; /* nothing was commanded */
+		control_complete(mail);
+		return;
+	}
+	space->object_mail = mail;
+	box = &space->ring->object;
+	memcpy(box->runs, mail->copy->runs, mail->copy->n_runs * sizeof(box->runs[0]));
+	box->ops = UHMM_OP_COPY;
+	box->n_runs = mail->copy->n_runs;
+	box->slots = mail->object->number;
+	__atomic_store_n(&box->seq, ++space->object_seq, __ATOMIC_RELEASE);
+	(void)send(space->sock, &bell, sizeof(bell), MSG_DONTWAIT | MSG_NOSIGNAL);
+	send_forget(space);
+}
+
+void object_agent_step(struct space *space)
+{
+	struct uhmm_ring_box *box;
+
+	if (!space->object_mail)
+		return;
+	if (!space_has_agent(space)) {
+		store_done(space, -ENOTCONN);
+		return;
+	}
+	box = &space->ring->object;
+	if (__atomic_load_n(&box->done, __ATOMIC_ACQUIRE) != space->object_seq)
+		return;
+	for (uint32_t i = 0; i < space->object_mail->copy->n_runs; i++)
+		space->object_mail->copy->runs[i].result =
+			__atomic_load_n(&box->runs[i].result, __ATOMIC_RELAXED);
+	store_done(space, __atomic_load_n(&box->status, __ATOMIC_RELAXED));
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Whether an object can be managed, and the way there. Runs on the object thread; reads /proc
+ * of every process, and waits for workers, never with a lock held.
+ *
+ *   1. every process that maps it is enrolled; nobody has a descriptor; it has no name
+ *   2. each mapper registers its mappings
+ *   3. no thread is still in a fork that began before 2 (threads.c)
+ *   4. the same mappers, and no other, map it now
+ *
+ * After 3 a new mapping can only come from a registered one, and says so. A descriptor cannot
+ * come back: there is none, and none is on its way through a socket or held by an io_uring.
+ * (/proc/PID/map_files could make one, for who has CAP_CHECKPOINT_RESTORE.)
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "log.h"
+#include "object.h"
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS 1034
+#endif
+#ifndef F_SEAL_WRITE
+#define F_SEAL_WRITE 0x0008
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* Workers answer within a few steps of their loops; a beacon has to leave first. */
+#define JOIN_PATIENCE_NS 300000000u
+#define FORK_PATIENCE_NS 500000000u
+#define PAUSE_USEC 2000
+
+/* ---- /proc ------------------------------------------------------------------------------------- */
+
+static int read_small(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, text, size - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n < 0 ? -EIO : 0;
+}
+
+/* Call fn for each number in the directory; stops at the first that is not 0, and returns it. */
+static int each_number(const char *path, int (*fn)(void *arg, int number), void *arg)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int ret = 0;
+
+	if (!dir)
+		return 0; /* it has gone */
+	while (ret == 0 && (entry = readdir(dir))) {
+		char *end;
+		long number = strtol(entry->d_name, &end, 10);
+
+		if (end != entry->d_name && *end == '\0')
+			ret = fn(arg, (int)number);
+	}
+	closedir(dir);
+	return ret;
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------- */
+
+struct fd_search {
+	dev_t dev;
+	uint64_t ino;
+	char table[64]; /* "/proc/PID/task/TID" */
+	pid_t pid;
+};
+
+/* A number in the fdinfo of a descriptor; 0 when it has no such line. */
+static unsigned long fdinfo_number(const struct fd_search *search, int fd, const char *name)
+{
+	char path[96], text[4096], *at;
+
+	snprintf(path, sizeof(path), "%s/fdinfo/%d", search->table, fd);
+	if (read_small(path, text, sizeof(text)) < 0)
+		return 0;
+	at = strstr(text, name);
+	return at ? strtoul(at + strlen(name), NULL, 10) : 0;
+}
+
+/* Is this descriptor a way to the object, or may it hide one? */
+static int fd_is_way(void *arg, int fd)
+{
+	const struct fd_search *search = arg;
+	char path[96], link[64];
+	struct stat st;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/fd/%d", search->table, fd);
+	if (stat(path, &st) < 0)
+		return 0;
+	if (st.st_dev == search->dev && st.st_ino == search->ino)
+		return 1;
+	if (S_ISSOCK(st.st_mode))
+		return fdinfo_number(search, fd, "scm_fds:") != 0;
+	if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISCHR(st.st_mode))
+		return 0;
+	n = readlink(path, link, sizeof(link) - 1);
+	link[n > 0 ? n : 0] = '\0';
+	return strcmp(link, "anon_inode:[io_uring]") == 0 &&
+	       fdinfo_number(search, fd, "UserFiles:") != 0;
+}
+
+static int search_table(struct fd_search *search, pid_t tid)
+{
+	char path[80];
+
+	snprintf(search->table, sizeof(search->table), "/proc/%d/task/%d", search->pid, tid);
+	snprintf(path, sizeof(path), "%s/fd", search->table);
+	return each_number(path, fd_is_way, search);
+}
+
+/* Is it an agent of ours? What its table holds we gave it. */
+static bool is_agent(pid_t pid, pid_t tid)
+{
+	struct space *space = space_find_pid(pid);
+	char path[64], name[32];
+	bool agent = false;
+
+	if (!space)
+		return false;
+	space_unref(space);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", pid, tid);
+	agent = read_small(path, name, sizeof(name)) == 0 && strcmp(name, "uhmm-agent\n") == 0;
+	return agent;
+}
+
+/* A thread with a table of its own. */
+static int search_thread(void *arg, int tid)
+{
+	struct fd_search *search = arg;
+
+	if (tid == search->pid ||
+	    syscall(SYS_kcmp, search->pid, tid, KCMP_FILES, 0, 0) == 0 ||
+	    is_agent(search->pid, tid))
+		return 0;
+	return search_table(search, tid);
+}
+
+static int search_process(void *arg, int pid)
+{
+	struct fd_search *search = arg;
+	char path[64];
+
+	if (pid == getpid())
+		return 0;
+	search->pid = pid;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	return search_table(search, pid) || each_number(path, search_thread, search);
+}
+
+static bool has_descriptor(const struct object *object)
+{
+	struct fd_search search = { .dev = object->dev, .ino = object->ino };
+
+	return each_number("/proc", search_process, &search) != 0;
+}
+
+/* ---- mappers ----------------------------------------------------------------------------------- */
+
+struct mapper_search {
+	const struct object *object;
+	struct maps maps;
+	struct space **found;
+	uint32_t n, cap;
+};
+
+static int mapper_append(struct mapper_search *search, struct space *space)
+{
+	if (search->n == search->cap) {
+		uint32_t cap = search->cap ? 2 * search->cap : 8;
+		struct space **found = realloc(search->found, cap * sizeof(*found));
+
+		if (!found)
+			return -ENOMEM;
+		search->found = found;
+		search->cap = cap;
+	}
+	search->found[search->n++] = space;
+	return 0;
+}
+
+static bool maps_object(const struct maps *maps, const struct object *object)
+{
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->v[i].dev == object->dev && maps->v[i].ino == object->ino)
+			return true;
+	return false;
+}
+
+/* Does this process map the object? Then it must be a space of ours. */
+static int look_at_process(void *arg, int pid)
+{
+	struct mapper_search *search = arg;
+	struct space *space;
+	char path[64];
+	int fd, err;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	err = maps_read(&search->maps, fd);
+	close(fd);
+	if (err < 0 || !maps_object(&search->maps, search->object))
+		return err == -ENOMEM ? err : 0;
+	space = space_find_pid(pid);
+	if (!space)
+		return -EXDEV;
+	err = mapper_append(search, space);
+	if (err < 0)
+		space_unref(space);
+	return err;
+}
+
+static int find_mappers(struct mapper_search *search)
+{
+	int err;
+
+	search->maps = MAPS_NULL;
+	err = each_number("/proc", look_at_process, search);
+	maps_deinit(&search->maps);
+	return err;
+}
+
+static void forget_mappers(struct mapper_search *search)
+{
+	object_mappers_free(search->found, search->n);
+	search->found = NULL;
+	search->n = search->cap = 0;
+}
+
+/* ---- joining ----------------------------------------------------------------------------------- */
+
+static int join(struct object *object, struct space *space)
+{
+	uint64_t until_ns = clock_now_ns() + JOIN_PATIENCE_NS;
+	int err;
+
+	if (__atomic_load_n(&space->hold, __ATOMIC_RELAXED) ||
+	    __atomic_load_n(&space->quitting, __ATOMIC_RELAXED))
+		return -EAGAIN;
+	while ((err = object_ask(space, object, MAIL_OBJECT_JOIN, NULL)) == -EAGAIN &&
+	       clock_now_ns() < until_ns)
+		usleep(PAUSE_USEC);
+	return err;
+}
+
+static int join_all(struct object *object, const struct mapper_search *search)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < search->n && err == 0; i++) {
+		err = join(object, search->found[i]);
+		/* It has ended, or has become another program, since we saw it. */
+		if (err == -ESRCH || err == -ENOENT)
+			err = -EAGAIN;
+	}
+	return err;
+}
+
+static bool is_not_forking(int task_fd, pid_t tid, const struct threads_call *call)
+{
+	(void)task_fd;
+	(void)tid;
+	return call->nr != SYS_clone && call->nr != SYS_clone3 && call->nr != SYS_fork &&
+	       call->nr != SYS_vfork;
+}
+
+/* A fork that copied the mappings before they were registered has shown its child by now. */
+static int prove_no_fork(const struct mapper_search *search)
+{
+	uint64_t until_ns = clock_now_ns() + FORK_PATIENCE_NS;
+	int err = 0;
+
+	for (uint32_t i = 0; i < search->n && err == 0; i++) {
+		struct threads threads = THREADS_NULL;
+		int task_fd = openat(search->found[i]->task_fd, ".",
+				     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (task_fd < 0)
+			continue; /* it has ended */
+		if (!threads_note(&threads, task_fd))
+			err = space_get_state(search->found[i]) == SPACE_DEAD ? 0 : -EAGAIN;
+		while (err == 0 && !threads_are_past(&threads, is_not_forking)) {
+			usleep(PAUSE_USEC);
+			if (clock_now_ns() > until_ns)
+				err = -EAGAIN;
+		}
+		threads_deinit(&threads);
+		close(task_fd);
+	}
+	return err;
+}
+
+/* Who maps it now must have joined, with all that it maps. */
+static int join_again(struct object *object)
+{
+	struct mapper_search search = { .object = object };
+	int err = find_mappers(&search);
+
+	if (err == 0)
+		err = join_all(object, &search);
+	forget_mappers(&search);
+	return err;
+}
+
+static int join_everybody(struct object *object)
+{
+	struct mapper_search search = { .object = object };
+	int err = find_mappers(&search);
+
+	if (err == 0)
+		err = join_all(object, &search);
+	if (err == 0)
+		err = prove_no_fork(&search);
+	forget_mappers(&search);
+	return err == 0 ? join_again(object) : err;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------- */
+
+int object_open_mapped(const struct space *space, const struct mapping *m)
+{
+	char path[96];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", space->pid,
+		 (unsigned long long)m->start, (unsigned long long)m->end);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* What speaks against it, whoever maps it; NONE: nothing. */
+static enum uhmm_reason judge_object(const struct object *object, const struct mapping *m, int fd)
+{
+	struct statfs fs;
+	struct stat st;
+	int seals;
+
+	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 || st.st_dev != object->dev ||
+	    st.st_ino != object->ino)
+		return UHMM_REASON_SHARED;
+	if (fs.f_type == HUGETLBFS_MAGIC)
+		return UHMM_REASON_HUGETLB;
+	if (fs.f_type != TMPFS_MAGIC)
+		return UHMM_REASON_FILE;
+	if (st.st_nlink)
+		return UHMM_REASON_NAMED;
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals > 0 && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+		return UHMM_REASON_READONLY;
+	if (!m->is_zero_device && has_descriptor(object))
+		return UHMM_REASON_FD_OPEN;
+	return UHMM_REASON_NONE;
+}
+
+static int prepare_records(struct object *object, const struct daemon_env *env)
+{
+	int err;
+
+	if (object->family)
+		return 0;
+	err = family_new(registry_new_id(), env->config->state_dir, env->config->max_arena_bytes,
+			 &object->family);
+	if (err < 0) {
+		object->family = NULL;
+		return err;
+	}
+	err = pagemap_init(&object->map, object->family);
+	if (err == 0)
+		err = family_add_store(object->family, env->tier, object->number, &object->store);
+	if (err < 0) {
+		pagemap_deinit(&object->map);
+		object->family = family_unref(object->family);
+	}
+	return err;
+}
+
+static enum uhmm_reason reason_of(int err)
+{
+	switch (err) {
+	case -EXDEV:
+		return UHMM_REASON_FOREIGN;
+	case -ENOTCONN:
+		return UHMM_REASON_NO_AGENT;
+	case -EBUSY:
+		return UHMM_REASON_FILE;
+	default:
+		return UHMM_REASON_SHARED; /* not now: it is tried again */
+	}
+}
+
+int object_open(struct object *object, struct space *space, const struct mapping *m,
+		const struct daemon_env *env)
+{
+	enum uhmm_reason reason = UHMM_REASON_NO_ROOM;
+	int fd = object_open_mapped(space, m), err = -EBUSY;
+
+	if (fd < 0) {
+		__atomic_store_n(&object->reason, UHMM_REASON_READONLY, __ATOMIC_RELAXED);
+		return -EBUSY;
+	}
+	reason = judge_object(object, m, fd);
+	if (reason == UHMM_REASON_NONE && object->fd < 0) {
+		object->fd = fd;
+		fd = -1;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (reason == UHMM_REASON_NONE) {
+		err = prepare_records(object, env);
+		reason = UHMM_REASON_NO_ROOM;
+	}
+	if (err == 0) {
+		err = join_everybody(object);
+		reason = err ? reason_of(err) : UHMM_REASON_NONE;
+	}
+	pthread_mutex_lock(&object->lock);
+	object->open = err == 0;
+	object_note_mtime(object, false);
+	pthread_mutex_unlock(&object->lock);
+	__atomic_store_n(&object->reason, reason, __ATOMIC_RELAXED);
+	if (err < 0)
+		object_close(object);
+	else
+		log_debug("shared memory (inode %llu): open", (unsigned long long)object->ino);
+	return err < 0 ? -EBUSY : 0;
+}
+
+void object_close(struct object *object)
+{
+	struct space **mappers;
+	uint64_t gen;
+	uint32_t n;
+
+	pthread_mutex_lock(&object->lock);
+	object->open = object->family && (object->map.n_away || object->map.n_poisoned);
+	pthread_mutex_unlock(&object->lock);
+	if (object->open)
+		return;
+	mappers = object_mappers(object, &n, &gen);
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t until_ns = clock_now_ns() + JOIN_PATIENCE_NS;
+
+		while (object_ask(mappers[i], object, MAIL_OBJECT_LEAVE, NULL) == -EAGAIN &&
+		       clock_now_ns() < until_ns)
+			usleep(PAUSE_USEC);
+	}
+	object_mappers_free(mappers, n);
+}
