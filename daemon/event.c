@@ -173,6 +173,9 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg, struct p
 		err = pagemap_fork(map, &child->map);
 		if (err == 0)
 			err = ranges_copy(&space->registered, &child->registered);
+		/* From here on the daemon is needed, also if the parent ends at once. */
+		__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
+				 __ATOMIC_RELAXED);
 		if (err == 0)
 			err = object_fork(space, child);
 		if (err == 0)
