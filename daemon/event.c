@@ -58,6 +58,9 @@ void event_queue(struct space *space, const struct uffd_msg *msg)
 		space->events_cap = cap;
 	}
 	space->events[space->n_events++] = *msg;
+	/* One that came in the instant before it was read. */
+	if (msg->event == UFFD_EVENT_FORK)
+		evict_settle_batches(space);
 	if (msg->event == UFFD_EVENT_REMOVE)
 		object_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 	stats_add(&space->stats.events, 1);

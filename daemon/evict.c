@@ -560,6 +560,15 @@ static void batch_freed(struct space *space, struct batch *batch)
 	batch_set_state(space, batch, BATCH_IDLE);
 }
 
+bool evict_has_staged(const struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_batches; i++)
+		if (!space->batches[i].beacon && (space->batches[i].state == BATCH_MOVED ||
+						  space->batches[i].state == BATCH_STORING))
+			return true;
+	return false;
+}
+
 void evict_settle_batches(struct space *space)
 {
 	for (uint32_t i = 0; i < space->n_batches; i++)

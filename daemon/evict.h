@@ -17,6 +17,9 @@ void evict_step(struct space *space);
  * an agent that is at it a short moment first. To be called before every read. */
 void evict_close_gates(struct space *space);
 
+/* Do any bytes lie in staging and nowhere else? */
+bool evict_has_staged(const struct space *space);
+
 /* What lies in staging gets into its slot now, written by the daemon. For fork. */
 void evict_settle_batches(struct space *space);
 

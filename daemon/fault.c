@@ -512,6 +512,10 @@ bool fault_read_batch(struct space *space)
 
 	unit->n = unit->n_applied = 0;
 	object_before_read(space);
+	/* Reading a FORK lets the parent go on, and it may end at once, and its staging with it:
+	 * what lies there is the child's too. */
+	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
+		evict_settle_batches(space);
 	n = read(space->uffd, unit->msgs, sizeof(unit->msgs));
 	if (n <= 0)
 		return false;
