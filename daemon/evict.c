@@ -39,6 +39,8 @@
 #define GATE_GRACE_NS 300000
 /* After this the gate closes even if nobody wants to read: a stopped agent. */
 #define GATE_MAX_NS 20000000u
+/* When the kernel has no memory to close it: how long until the next try. */
+#define GATE_RETRY_NS 1000000
 /* An agent that has not finished a batch after this is not waited for. */
 #define AGENT_LATE_NS 100000000u
 /* When a pick finds nothing, the next one is this much later. */
@@ -394,18 +396,37 @@ static void batch_return_pinned(struct space *space, struct batch *batch)
 	}
 }
 
-static void gate_close(struct space *space, struct batch *batch)
+/* Is nothing of the chunk registered any more? A chunk that the program mapped something else
+ * over is refused as a whole; then page by page, where a page that has nothing to unregister
+ * holds no gate open. */
+static bool gate_unregister(const struct space *space, const struct batch *batch)
+{
+	uint64_t addr = chunk_addr(space, batch), end = addr + batch->n_pages * space->page_size;
+	enum uffd_result result = uffd_unregister(space->uffd, addr, end - addr);
+
+	if (result != UFFD_NO_VMA)
+		return result == UFFD_OK || result == UFFD_GONE;
+	for (; addr < end; addr += space->page_size) {
+		result = uffd_unregister(space->uffd, addr, space->page_size);
+		if (result != UFFD_OK && result != UFFD_NO_VMA)
+			return result == UFFD_GONE;
+	}
+	return true;
+}
+
+/* False: it is open still, and nothing may be read. */
+static bool gate_close(struct space *space, struct batch *batch)
 {
 	struct page_rec rec;
 
-	(void)uffd_unregister(space->uffd, chunk_addr(space, batch),
-			      batch->n_pages * space->page_size);
+	if (!gate_unregister(space, batch))
+		return false;
 	batch_ask_kernel(space, batch);
 	batch_set_state(space, batch, BATCH_MOVED);
 	if (batch->beacon) {
 		space->beacon_out = batch_has_moved(batch, 0);
 		space->unit->beacon_out = space->beacon_out;
-		return;
+		return true;
 	}
 	for (uint32_t i = 0; i < batch->n_pages; i++) {
 		if (!batch_record(space, batch, i, PAGE_LEAVING, &rec))
@@ -416,6 +437,7 @@ static void gate_close(struct space *space, struct batch *batch)
 	}
 	batch_mark_holes(space, batch);
 	batch_return_pinned(space, batch);
+	return true;
 }
 
 static void agent_wait(struct space *space, int64_t ns)
@@ -428,8 +450,10 @@ static void agent_wait(struct space *space, int64_t ns)
 		(void)!read(space->agent_efd, &count, sizeof(count));
 }
 
-void evict_close_gates(struct space *space)
+bool evict_close_gates(struct space *space)
 {
+	bool closed = true;
+
 	for (uint32_t i = 0; i < space->n_batches; i++) {
 		struct batch *batch = &space->batches[i];
 
@@ -437,8 +461,11 @@ void evict_close_gates(struct space *space)
 			continue;
 		if (!batch_answered(space, batch) && space_has_agent(space))
 			agent_wait(space, GATE_GRACE_NS);
-		gate_close(space, batch);
+		closed &= gate_close(space, batch);
 	}
+	if (!closed)
+		agent_wait(space, GATE_RETRY_NS);
+	return closed;
 }
 
 /* ---- STORE ------------------------------------------------------------------------------ */
@@ -577,7 +604,8 @@ void evict_settle_batches(struct space *space)
 
 void evict_abandon(struct space *space)
 {
-	evict_close_gates(space);
+	if (!evict_close_gates(space))
+		return; /* the agent may be there still: the next step tries again */
 	evict_settle_batches(space);
 	for (uint32_t i = 0; i < space->n_batches; i++) {
 		struct batch *batch = &space->batches[i];
@@ -600,9 +628,9 @@ static void batch_step(struct space *space, struct batch *batch)
 	case BATCH_IDLE:
 		break;
 	case BATCH_MOVING:
-		if (answered || clock_now_ns() - batch->opened_ns > GATE_MAX_NS)
-			gate_close(space, batch);
-		if (answered)
+		if (!answered && clock_now_ns() - batch->opened_ns <= GATE_MAX_NS)
+			break;
+		if (gate_close(space, batch) && answered)
 			store_pages(space, batch);
 		break;
 	case BATCH_MOVED:

@@ -14,8 +14,9 @@
 void evict_step(struct space *space);
 
 /* No MOVE can succeed after this: staging is unregistered, the records say what moved. Gives
- * an agent that is at it a short moment first. To be called before every read. */
-void evict_close_gates(struct space *space);
+ * an agent that is at it a short moment first. To be called before every read. False, after a
+ * moment: the kernel has no memory to unregister it, so it is open and nothing may be read. */
+bool evict_close_gates(struct space *space);
 
 /* Do any bytes lie in staging and nowhere else? */
 bool evict_has_staged(const struct space *space);

@@ -535,7 +535,8 @@ void fault_read(struct space *space)
 {
 	/* The one order of things: no MOVE may be in flight when an event is read, and nobody
 	 * knows what the next message is. */
-	evict_close_gates(space);
+	if (!evict_close_gates(space))
+		return;
 	(void)fault_read_batch(space);
 	if (space->n_events)
 		event_settle(space);
