@@ -32,6 +32,7 @@ struct conn {
 	uid_t uid;
 	gid_t gid;
 	struct space *space; /* a reference */
+	uint32_t agent_gen;  /* which of its agents this is */
 	struct group *group; /* a reference; runner */
 	int ring_fd;	     /* welcomed child: until its worker takes it over */
 	struct uhmm_ring *ring;
@@ -62,7 +63,7 @@ int conn_send(struct conn *conn, const void *msg, size_t len, const int *fds, si
 void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd);
-void enrol_attached(struct control *control, struct conn *conn, int error);
+void enrol_attached(struct control *control, struct conn *conn, const struct mail *mail);
 void enrol_agent_eof(struct conn *conn);
 
 /* request.c */

@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "config.h"
 #include "conn.h"
 #include "log.h"
@@ -105,7 +106,7 @@ static void on_completions(struct loop_source *source)
 		if (mail->type == MAIL_QUIT)
 			control->n_quits--;
 		else if (conn && mail->type == MAIL_AGENT)
-			enrol_attached(control, conn, mail->error);
+			enrol_attached(control, conn, mail);
 		else if (conn)
 			request_done(conn, mail);
 		mail_free(mail);
@@ -131,7 +132,7 @@ static void conn_free(struct loop_source *source)
 void conn_close(struct control *control, struct conn *conn)
 {
 	list_del(&conn->link);
-	if (conn->state == CONN_LINGERING && !conn->source.armed)
+	if (conn->source.removed && !conn->source.armed)
 		conn_free(&conn->source);
 	else
 		loop_remove(&control->loop, &conn->source, conn_free);
@@ -214,11 +215,12 @@ static void conn_on_enrol(struct control *control, struct conn *conn,
 
 static void conn_on_eof(struct control *control, struct conn *conn)
 {
-	if (conn->state == CONN_AGENT) {
-		enrol_agent_eof(conn);
-		/* No more polling; the connection waits for its space to end. */
+	if (conn->state == CONN_AGENT || conn->state == CONN_ATTACHING) {
+		/* No more polling; the connection waits for its space to end, or for its worker. */
 		conn->source.removed = true;
 		conn->source.gone = NULL;
+		if (conn->state == CONN_AGENT)
+			enrol_agent_eof(conn);
 		return;
 	}
 	if (conn->state == CONN_WELCOMED)
@@ -415,16 +417,15 @@ static void control_tick(void *data)
 /* The agents keep userfaultfds alive for a daemon that comes back; this one does not. */
 static void control_dismiss_agents(void)
 {
-	struct uhmm_msg_quit quit = { .h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) },
-				      .reason = UHMM_REASON_BUSY };
+	struct agent_view view;
 	struct list *pos;
 
 	registry_lock();
 	list_for_each(pos, &registry_spaces) {
 		struct space *space = list_entry(pos, struct space, link);
 
-		if (space_has_agent(space))
-			(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (agent_view(space, &view))
+			(void)agent_dismiss(space, view.gen, UHMM_REASON_BUSY, true);
 	}
 	registry_unlock();
 }

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "config.h"
 #include "conn.h"
 #include "log.h"
@@ -122,7 +123,8 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 	if (conn->role == UHMM_ROLE_CHILD) {
 		conn->space = space_find_token(hello->token);
 		if (!conn->space ||
-		    (conn->space->identified && conn->space->pid != conn->pid)) {
+		    (__atomic_load_n(&conn->space->identified, __ATOMIC_ACQUIRE) &&
+		     space_pid(conn->space) != conn->pid)) {
 			conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
 			return;
 		}
@@ -158,11 +160,31 @@ static struct space_layout enrol_layout(const struct uhmm_msg_enrol *msg)
 }
 
 /* The socket is the agent's from now on, and the space's. */
-static void enrol_finish(struct conn *conn)
+static void enrol_finish(struct conn *conn, uint32_t agent_gen)
 {
 	conn->state = CONN_AGENT;
+	conn->agent_gen = agent_gen;
 	log_debug("pid %d (%s): enrolled as space %llu", conn->pid, conn->space->command,
 		  (unsigned long long)conn->space->id);
+}
+
+/* What the agent brings, out of its connection. */
+static struct attach enrol_take(struct conn *conn, const struct uhmm_msg_enrol *msg)
+{
+	struct attach attach = {
+		.pid = conn->pid,
+		.uid = conn->uid,
+		.gid = conn->gid,
+		/* A descriptor of its own: the client may hang up before its worker looks. */
+		.sock = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0),
+		.ring_fd = conn->ring_fd,
+		.ring = conn->ring,
+		.layout = enrol_layout(msg),
+	};
+
+	conn->ring_fd = -1;
+	conn->ring = NULL;
+	return attach;
 }
 
 /* A child's space belongs to its worker: it attaches the agent. */
@@ -178,28 +200,21 @@ static void enrol_child(struct control *control, struct conn *conn,
 	list_init(&mail->link);
 	mail->type = MAIL_AGENT;
 	mail->conn_id = conn->id;
-	mail->attach = (struct attach){
-		.pid = conn->pid,
-		.uid = conn->uid,
-		.gid = conn->gid,
-		/* A descriptor of its own: the client may hang up before its worker looks. */
-		.sock = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0),
-		.ring_fd = conn->ring_fd,
-		.ring = conn->ring,
-		.layout = enrol_layout(msg),
-	};
-	conn->ring_fd = -1;
-	conn->ring = NULL;
+	mail->attach = enrol_take(conn, msg);
 	conn->state = CONN_ATTACHING;
 	space_post(conn->space, mail);
 }
 
-void enrol_attached(struct control *control, struct conn *conn, int error)
+void enrol_attached(struct control *control, struct conn *conn, const struct mail *mail)
 {
-	if (error < 0)
-		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, strerror(-error));
-	else
-		enrol_finish(conn); /* its worker has said READY */
+	if (mail->error < 0) {
+		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, strerror(-mail->error));
+		return;
+	}
+	enrol_finish(conn, mail->attach.gen); /* its worker has said READY */
+	/* It hung up meanwhile. */
+	if (conn->source.removed)
+		enrol_agent_eof(conn);
 }
 
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
@@ -207,6 +222,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 {
 	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
 	struct space *space = conn->space;
+	struct attach attach;
 	const char *why = NULL;
 	int err;
 
@@ -223,7 +239,6 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 		why = "a userfaultfd that cannot be read without waiting";
 	if (!why && space_open_proc(space, conn->pid) < 0)
 		why = "no such process";
-	space->layout = enrol_layout(msg);
 	if (!why && space_verify(space, msg->staging_addr) < 0)
 		why = "a userfaultfd of another process";
 	if (why) {
@@ -231,29 +246,22 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 		return;
 	}
 	space->pidfd = (int)syscall(SYS_pidfd_open, conn->pid, 0);
-	space->pid = conn->pid;
-	space->uid = conn->uid;
-	space->gid = conn->gid;
-	space->unit->pid = conn->pid;
-	space->unit->uid = conn->uid;
+	attach = enrol_take(conn, msg);
+	agent_swap(space, &attach);
+	space->unit->pid = space->pid;
+	space->unit->uid = space->uid;
 	space->unit->layout = space->layout;
 	space->unit->root = space->map.root;
-	space->ring = conn->ring;
-	space->ring_fd = conn->ring_fd;
-	conn->ring = NULL;
-	conn->ring_fd = -1;
-	space->sock = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
-	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
-	enrol_finish(conn);
+	enrol_finish(conn, attach.gen);
 }
 
 /* The agent's table was closed: exec, exit, or it was told to end. If the address space lives
  * on it is served without an agent; the worker, or the tick, finds out when it ends. */
 void enrol_agent_eof(struct conn *conn)
 {
-	space_agent_gone(conn->space, UHMM_REASON_NO_AGENT);
+	(void)agent_dismiss(conn->space, conn->agent_gen, UHMM_REASON_NO_AGENT, false);
 	conn->state = CONN_LINGERING;
 }
 
@@ -268,7 +276,7 @@ int control_adopt_child(struct space *parent, int uffd, struct space **ret_child
 	/* Neither staging nor the agent's memory was inherited. */
 	child->layout.staging_addr = 0;
 	child->layout.private_addr = child->layout.private_bytes = 0;
-	child->uid = parent->uid;
+	__atomic_store_n(&child->uid, parent->uid, __ATOMIC_RELAXED);
 	child->gid = parent->gid;
 	memcpy(child->command, parent->command, sizeof(child->command));
 	child->stack_top_addr = parent->stack_top_addr;

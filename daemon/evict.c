@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "event.h"
 #include "fault.h"
 #include "home.h"
@@ -146,7 +147,7 @@ static int evict_open_store(struct space *space)
 	if (err < 0)
 		return err;
 	space->store = store;
-	return home_send_slots(space);
+	return agent_send_slots(space);
 }
 
 /* Everything came home: the backend may let go of the slots' memory. */

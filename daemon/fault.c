@@ -22,6 +22,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "event.h"
 #include "evict.h"
 #include "home.h"
@@ -337,7 +338,7 @@ static enum fill_result fault_beacon(struct space *space)
 	struct uhmm_beacon beacon = { .word = UHMM_BEACON_TOKEN };
 	uint32_t pages;
 
-	if (home_is_sandboxed(space))
+	if (agent_is_sandboxed(space))
 		beacon.flags |= UHMM_RING_SANDBOXED;
 	memcpy(beacon.token, space->token, UHMM_TOKEN_BYTES);
 	memset(space->bounce, 0, space->page_size);

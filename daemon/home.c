@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "control.h"
 #include "evict.h"
 #include "fault.h"
@@ -33,6 +34,8 @@
 #include "wire.h"
 
 #define HOME_SLICE 128u
+/* How long a new agent waits for events to be read. */
+#define ATTACH_BOUND_NS 2000000000u
 
 /* ---- requests --------------------------------------------------------------------------- */
 
@@ -88,8 +91,9 @@ static bool take_short_mail(struct space *space, struct mail *mail)
 		object_take_store(space, mail);
 		return true;
 	case MAIL_AGENT:
-		mail->error = home_attach_agent(space, &mail->attach);
-		break;
+		space->attaching = mail;
+		space->attaching_ns = clock_now_ns();
+		return true;
 	case MAIL_OBJECT_JOIN:
 		mail->error = object_join(space, mail->object);
 		break;
@@ -211,10 +215,25 @@ static void home_pass_on(struct space *space)
 	object_post(space, mail);
 }
 
+/* A new agent, as soon as it can be had. */
+static void home_step_attach(struct space *space)
+{
+	struct mail *mail = space->attaching;
+
+	if (!mail || (space->n_events && clock_now_ns() - space->attaching_ns < ATTACH_BOUND_NS))
+		return;
+	mail->error = space->n_events ? -EAGAIN : agent_attach(space, &mail->attach);
+	if (mail->error == -EAGAIN && clock_now_ns() - space->attaching_ns < ATTACH_BOUND_NS)
+		return;
+	space->attaching = NULL;
+	control_complete(mail);
+}
+
 bool home_step(struct space *space)
 {
 	struct mail *mail = space->current;
 
+	home_step_attach(space);
 	if (!mail || space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		return false;
 	if (mail->home) {
@@ -323,74 +342,6 @@ void home_release(struct space *space)
 			 __ATOMIC_RELAXED);
 }
 
-/* ---- the agent -------------------------------------------------------------------------- */
-
-int home_send_slots(struct space *space)
-{
-	struct uhmm_msg msg = { .type = UHMM_MSG_SLOTS, .len = sizeof(msg) };
-	int fd, err;
-
-	if (!(space->store->tier->ops->flags & UHMM_BACKEND_NATIVE_CHARGE))
-		return 0;
-	fd = space->store->tier->ops->store_fd(space->store->backend_store);
-	if (fd < 0)
-		return fd;
-	err = wire_send(space->sock, &msg, sizeof(msg), &fd, 1, MSG_DONTWAIT);
-	close(fd);
-	return err;
-}
-
-bool home_is_sandboxed(const struct space *space)
-{
-	return space->ring &&
-	       __atomic_load_n(&space->ring->flags, __ATOMIC_RELAXED) & UHMM_RING_SANDBOXED;
-}
-
-/* READY goes out before anything else that the agent may get: the client waits for it. */
-static int attach_say_ready(const struct attach *attach)
-{
-	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
-
-	return wire_send(attach->sock, &ready, sizeof(ready), NULL, 0, MSG_DONTWAIT);
-}
-
-int home_attach_agent(struct space *space, struct attach *attach)
-{
-	int err = 0;
-
-	if (space_has_agent(space))
-		return -EBUSY;
-	if (!space->identified)
-		err = space_open_proc(space, attach->pid);
-	if (err == 0)
-		err = space_verify(space, attach->layout.staging_addr);
-	if (err == 0)
-		err = attach_say_ready(attach);
-	if (err < 0)
-		return err;
-	if (space->sock >= 0)
-		close(space->sock); /* of the agent before: at its end */
-	space->pid = attach->pid;
-	space->uid = attach->uid;
-	space->gid = attach->gid;
-	if (space->ring)
-		munmap(space->ring, sizeof(*space->ring));
-	space->ring = attach->ring;
-	space->ring_fd = attach->ring_fd;
-	attach->ring = NULL;
-	attach->ring_fd = -1;
-	space->layout = attach->layout;
-	for (uint32_t i = 0; i < space->n_batches; i++)
-		space->batches[i].seq = 0;
-	__atomic_store_n(&space->sock, attach->sock, __ATOMIC_RELEASE);
-	attach->sock = -1;
-	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
-	__atomic_store_n(&space->agent_reason, UHMM_REASON_NONE, __ATOMIC_RELEASE);
-	if (space->store && home_send_slots(space) < 0)
-		space_agent_gone(space, UHMM_REASON_NO_AGENT); /* it has gone again */
-	return 0;
-}
-
 /* ---- whose memory is this --------------------------------------------------------------- */
 
 /* Is `pid` the process whose memory our userfaultfd fills? A random token goes into the beacon
@@ -454,7 +405,7 @@ static bool try_pid(struct space *space, pid_t tid, uint32_t inner_tid)
 
 	if (pid <= 0 || inner != inner_tid || !is_ours(space, pid))
 		return false;
-	space->pid = pid;
+	__atomic_store_n(&space->pid, pid, __ATOMIC_RELAXED);
 	space->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
 	return true;

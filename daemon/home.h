@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Bringing pages home on request, letting go of registrations, and the space's dealings with
- * its agent and process. On the space's worker.
+ * Bringing pages home on request, letting go of registrations, and finding out which process
+ * a forked child's memory is. On the space's worker.
  */
 #ifndef UHMMD_HOME_H
 #define UHMMD_HOME_H
@@ -19,15 +19,6 @@ void home_evict_exhausted(struct space *space);
 
 /* Unregister what has nothing away; everything, with the beacon back, when all is home. */
 void home_release(struct space *space);
-
-/* Send the agent a write-only descriptor of the space's slot file. */
-int home_send_slots(struct space *space);
-
-/* A child, or a program whose agent ended, has a new agent. */
-int home_attach_agent(struct space *space, struct attach *attach);
-
-/* Is a seccomp filter in force in the program? */
-bool home_is_sandboxed(const struct space *space);
 
 /* Find out whose memory a forked child's is, from a thread that faulted. */
 bool home_identify(struct space *space, uint32_t tid);

@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "config.h"
 #include "log.h"
 #include "object.h"
@@ -40,26 +41,25 @@ static uint64_t field(const char *text, const char *name)
 	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
-static bool ids_changed(const struct space *space, const char *text)
+static bool ids_changed(uid_t uid, const char *text)
 {
 	unsigned int r, e, s, f;
 	const char *at = strstr(text, "\nUid:");
 
 	if (!at || sscanf(at + 5, "%u %u %u %u", &r, &e, &s, &f) != 4)
 		return false;
-	return r != space->uid || e != space->uid || s != space->uid;
+	return r != uid || e != uid || s != uid;
 }
 
 /* Is the agent itself under the filter? Then any call of it, even exit, may kill the program:
  * it is left asleep for ever. */
-static bool agent_is_filtered(const struct space *space)
+static bool agent_is_filtered(const struct agent_view *view)
 {
 	char path[64], text[4096];
 	ssize_t n = -1;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", space->pid,
-		 space->layout.agent_tid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", view->pid, view->tid);
 	file = fopen(path, "re");
 	if (file) {
 		n = (ssize_t)fread(text, 1, sizeof(text) - 1, file);
@@ -71,27 +71,25 @@ static bool agent_is_filtered(const struct space *space)
 	return field(text, "\nSeccomp:") != 0;
 }
 
-static void dismiss_agent(struct space *space, enum uhmm_reason reason)
+static void dismiss_agent(struct space *space, const struct agent_view *view,
+			  enum uhmm_reason reason)
 {
-	struct uhmm_msg_quit quit = {
-		.h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) },
-		.reason = reason,
-	};
-
-	space_agent_gone(space, reason);
-	if (reason == UHMM_REASON_SECCOMP && space->ring)
-		__atomic_fetch_or(&space->ring->flags, UHMM_RING_SANDBOXED, __ATOMIC_RELAXED);
-	if (!agent_is_filtered(space))
-		(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
-	log_info("pid %d: agent dismissed: %s", space->pid, uhmm_reason_name(reason));
+	if (agent_dismiss(space, view->gen, reason, !agent_is_filtered(view)))
+		log_info("pid %d: agent dismissed: %s", view->pid, uhmm_reason_name(reason));
 }
 
 /* One look at a space: its pages in host RAM. */
 static uint64_t keeper_sample(struct space *space)
 {
+	bool has_agent;
+	struct agent_view view;
 	char text[4096];
 	uint64_t kb;
-	ssize_t n = pread(space->status_fd, text, sizeof(text) - 1, 0);
+	ssize_t n;
+
+	/* Before the look: what is seen is then about this agent's program or a later one's. */
+	has_agent = agent_view(space, &view);
+	n = pread(space->status_fd, text, sizeof(text) - 1, 0);
 
 	if (n <= 0)
 		return 0;
@@ -101,12 +99,10 @@ static uint64_t keeper_sample(struct space *space)
 			 field(text, "\nRssShmem:") * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->host_pages, kb * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->locked_kb, field(text, "\nVmLck:"), __ATOMIC_RELAXED);
-	if (space_has_agent(space)) {
-		if (field(text, "\nSeccomp:") != 0)
-			dismiss_agent(space, UHMM_REASON_SECCOMP);
-		else if (ids_changed(space, text))
-			dismiss_agent(space, UHMM_REASON_UID_CHANGED);
-	}
+	if (has_agent && field(text, "\nSeccomp:") != 0)
+		dismiss_agent(space, &view, UHMM_REASON_SECCOMP);
+	else if (has_agent && ids_changed(view.uid, text))
+		dismiss_agent(space, &view, UHMM_REASON_UID_CHANGED);
 	return kb * 1024u / space->page_size;
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "agent.h"
 #include "config.h"
 #include "conn.h"
 #include "status.h"
@@ -104,7 +105,7 @@ static struct space *request_space(struct conn *conn, const struct uhmm_msg_requ
 						    : "no managed process has this pid");
 		return NULL;
 	}
-	if (!own && conn->uid != 0 && conn->uid != space->uid) {
+	if (!own && conn->uid != 0 && conn->uid != space_uid(space)) {
 		request_answer(conn, -EPERM, 0, "this process is another user's");
 		space_unref(space);
 		return NULL;
@@ -163,15 +164,13 @@ static void request_post(struct conn *conn, const struct uhmm_msg_request *reque
 
 static void request_agent_quit(struct conn *conn, const struct uhmm_msg_request *request)
 {
-	struct uhmm_msg_quit quit = { .h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) },
-				      .reason = UHMM_REASON_NO_AGENT };
 	struct space *space = request_space(conn, request, true);
+	struct agent_view view;
 
 	if (!space)
 		return;
-	if (space_has_agent(space))
-		(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
-	space_agent_gone(space, UHMM_REASON_NO_AGENT);
+	if (agent_view(space, &view))
+		(void)agent_dismiss(space, view.gen, UHMM_REASON_NO_AGENT, true);
 	space_unref(space);
 	request_answer(conn, 0, 0, "");
 }

@@ -237,6 +237,7 @@ static void space_free(struct space *space)
 	free(space->batches);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);
+	pthread_mutex_destroy(&space->agent_lock);
 	free(space);
 }
 
@@ -261,6 +262,7 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	space->quiesce.threads = THREADS_NULL;
 	space->n_refs = 1;
 	pthread_mutex_init(&space->mail_lock, NULL);
+	pthread_mutex_init(&space->agent_lock, NULL);
 	list_init(&space->mail);
 	list_init(&space->link);
 	registry_lock();
@@ -318,7 +320,8 @@ struct space *space_find_pid(pid_t pid)
 	list_for_each(pos, &registry_spaces) {
 		struct space *space = list_entry(pos, struct space, link);
 
-		if (space->pid == pid && space_get_state(space) == SPACE_SERVING)
+		if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
+		    space_pid(space) == pid && space_get_state(space) == SPACE_SERVING)
 			found = space;
 	}
 	if (found)
@@ -354,7 +357,7 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid)
 	registry_lock();
 	list_for_each(pos, &registry_spaces) {
 		n++;
-		of_uid += list_entry(pos, struct space, link)->uid == uid;
+		of_uid += space_uid(list_entry(pos, struct space, link)) == uid;
 	}
 	registry_unlock();
 	*ret_of_uid = of_uid;
@@ -399,7 +402,9 @@ static void space_read_stat(struct space *space, pid_t pid)
 	name_end = strrchr(text, ')');
 	if (!at || !name_end || name_end < at)
 		return;
+	pthread_mutex_lock(&space->agent_lock);
 	snprintf(space->command, sizeof(space->command), "%.*s", (int)(name_end - at - 1), at + 1);
+	pthread_mutex_unlock(&space->agent_lock);
 	at = name_end + 2;
 	for (int field = 3; at && field < 28; field++) {
 		at = strchr(at, ' ');
@@ -452,7 +457,7 @@ int space_verify(struct space *space, uint64_t staging_addr)
 		(void)uffd_unregister(space->uffd, addr, space->page_size);
 	}
 	if (result != UFFD_OK)
-		return -EPERM;
+		return result == UFFD_AGAIN ? -EAGAIN : -EPERM;
 	if (pread(space->mem_fd, seen, sizeof(seen), (off_t)addr) != sizeof(seen) ||
 	    memcmp(seen, token, sizeof(token)) != 0)
 		return -EPERM;
@@ -522,15 +527,5 @@ void space_post_started(struct space *space, struct mail *mail)
 		control_complete(mail);
 		return;
 	}
-	space_kick(space);
-}
-
-void space_agent_gone(struct space *space, enum uhmm_reason reason)
-{
-	uint32_t none = UHMM_REASON_NONE;
-
-	/* The first reason is the true one. */
-	(void)__atomic_compare_exchange_n(&space->agent_reason, &none, reason, false,
-					  __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 	space_kick(space);
 }

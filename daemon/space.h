@@ -188,6 +188,7 @@ struct attach {
 	int ring_fd;
 	struct uhmm_ring *ring;
 	struct space_layout layout;
+	uint32_t gen; /* which of the space's agents it became */
 };
 
 /* A request to a worker. The sender owns it until it is posted, then the worker; the worker
@@ -247,6 +248,11 @@ struct space {
 	int sock;      /* to the agent; -1: none */
 	struct space_layout layout;
 
+	/* One agent gives way to the next with this held: gid, ring, ring_fd, sock and layout,
+	 * which nobody but the worker may read without; command too. */
+	pthread_mutex_t agent_lock;
+	uint32_t agent_gen; /* counts agents */
+
 	/* Any thread. */
 	int uffd;
 	int mail_efd;
@@ -293,6 +299,8 @@ struct space {
 	uint64_t remove_seq;	 /* of the last madvise on an object */
 	struct mail *object_mail; /* STORE that the agent is at */
 	uint32_t object_seq;	 /* of its command */
+	struct mail *attaching;	 /* AGENT that waits until it can be had */
+	uint64_t attaching_ns;
 	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
 	uint64_t current_at;	 /* how far it is: an address */
 	uint64_t current_start, current_end;
@@ -366,8 +374,6 @@ void space_post(struct space *space, struct mail *mail);
 void space_post_started(struct space *space, struct mail *mail);
 /* Make the worker look around. Any thread, never blocks. */
 void space_kick(struct space *space);
-/* The agent's socket closed, or it was told to go. */
-void space_agent_gone(struct space *space, enum uhmm_reason reason);
 
 static inline enum space_state space_get_state(const struct space *space)
 {
@@ -379,6 +385,17 @@ static inline bool space_has_agent(const struct space *space)
 	return __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
 	       __atomic_load_n(&space->agent_reason, __ATOMIC_ACQUIRE) == UHMM_REASON_NONE &&
 	       __atomic_load_n(&space->sock, __ATOMIC_ACQUIRE) >= 0;
+}
+
+/* For threads that are not the worker. */
+static inline pid_t space_pid(const struct space *space)
+{
+	return __atomic_load_n(&space->pid, __ATOMIC_RELAXED);
+}
+
+static inline uid_t space_uid(const struct space *space)
+{
+	return __atomic_load_n(&space->uid, __ATOMIC_RELAXED);
 }
 
 static inline uint64_t space_pgidx(const struct space *space, uint64_t addr)

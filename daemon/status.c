@@ -55,16 +55,18 @@ static struct json_object *tier_object(const struct daemon_env *env, const struc
 	return object;
 }
 
-static struct json_object *space_object(const struct daemon_env *env, const struct space *space)
+static struct json_object *space_object(const struct daemon_env *env, struct space *space)
 {
 	struct json_object *object = json_object_new_object();
 	struct json_object *tiers = json_object_new_object();
 	struct json_object *why_not = json_object_new_object();
 	uint32_t reason = __atomic_load_n(&space->agent_reason, __ATOMIC_RELAXED);
 
-	json_object_object_add(object, "pid", json_object_new_int(space->pid));
+	json_object_object_add(object, "pid", json_object_new_int(space_pid(space)));
+	pthread_mutex_lock(&space->agent_lock);
 	add_str(object, "command", space->command);
-	json_object_object_add(object, "uid", json_object_new_int64(space->uid));
+	pthread_mutex_unlock(&space->agent_lock);
+	json_object_object_add(object, "uid", json_object_new_int64(space_uid(space)));
 	add_u64(object, "host_bytes", (stats_get(&space->host_pages) + stats_get(&space->shmem_pages)) *
 			env->page_size);
 	add_u64(tiers, env->tier->name, stats_get(&space->tier_pages) * env->page_size);
@@ -94,11 +96,11 @@ char *status_json(const struct daemon_env *env, uid_t uid)
 	json_object_object_add(object, "version", json_object_new_int(STATUS_VERSION));
 	registry_lock();
 	list_for_each(pos, &registry_spaces) {
-		const struct space *space = list_entry(pos, struct space, link);
+		struct space *space = list_entry(pos, struct space, link);
 		enum space_state state = space_get_state(space);
 
 		if ((state == SPACE_SERVING || state == SPACE_DRAINING) &&
-		    (uid == 0 || space->uid == uid))
+		    (uid == 0 || space_uid(space) == uid))
 			json_object_array_add(spaces, space_object(env, space));
 	}
 	registry_unlock();

@@ -111,7 +111,8 @@ static struct mail *worker_next_mail(struct space *space)
 	if (!list_empty(&space->mail)) {
 		mail = list_entry(space->mail.next, struct mail, link);
 		/* One long request at a time; a new agent must not wait for it. */
-		if (space->current && mail->type != MAIL_QUERY && mail->type != MAIL_AGENT)
+		if (mail->type == MAIL_AGENT ? space->attaching != NULL
+					     : space->current && mail->type != MAIL_QUERY)
 			mail = NULL;
 		else
 			list_del(&mail->link);
@@ -124,7 +125,7 @@ static int64_t worker_timeout(const struct space *space)
 {
 	if (space->n_events || space->n_faults || space->n_unmarked)
 		return RETRY_NS;
-	if (space->current || evict_is_busy(space))
+	if (space->current || space->attaching || evict_is_busy(space))
 		return RETRY_NS;
 	if (stats_get(&space->want_pages) && space_has_agent(space))
 		return RETRY_NS;
@@ -227,6 +228,11 @@ static void worker_end(struct space *space)
 		space->current->error = -ESRCH;
 		control_complete(space->current);
 		space->current = NULL;
+	}
+	if (space->attaching) {
+		space->attaching->error = -ESRCH;
+		control_complete(space->attaching);
+		space->attaching = NULL;
 	}
 	while ((mail = worker_next_mail(space))) {
 		mail->error = -ESRCH;

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The agent of a space: who it is, how it is told to end, how another one takes its place.
+ *
+ * What one agent brings - its socket, ring, layout and uid - is swapped as a whole by the
+ * space's worker, with agent_lock held; the worker itself reads it without. Other threads
+ * (control, the keeper) reach it only through the functions here, which take the lock, so that
+ * nobody speaks into a socket that was closed or a ring that was unmapped. Agents are counted:
+ * what was decided about one never happens to the next.
+ *
+ * Never here: waiting for anything with the lock held.
+ */
+#define _GNU_SOURCE
+#include "agent.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "evict.h"
+#include "object.h"
+#include "tier.h"
+#include "wire.h"
+
+bool agent_view(struct space *space, struct agent_view *ret_view)
+{
+	bool there;
+
+	pthread_mutex_lock(&space->agent_lock);
+	there = space_has_agent(space);
+	if (there)
+		*ret_view = (struct agent_view){
+			.gen = space->agent_gen,
+			.pid = space->pid,
+			.tid = space->layout.agent_tid,
+			.uid = space->uid,
+		};
+	pthread_mutex_unlock(&space->agent_lock);
+	return there;
+}
+
+bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, bool tell)
+{
+	struct uhmm_msg_quit quit = {
+		.h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) },
+		.reason = reason,
+	};
+	bool there;
+
+	pthread_mutex_lock(&space->agent_lock);
+	there = space_has_agent(space) && space->agent_gen == gen;
+	if (there && reason == UHMM_REASON_SECCOMP)
+		__atomic_fetch_or(&space->ring->flags, UHMM_RING_SANDBOXED, __ATOMIC_RELAXED);
+	if (there && tell)
+		(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
+	/* Last: from here on another may take its place. */
+	if (there)
+		__atomic_store_n(&space->agent_reason, reason, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&space->agent_lock);
+	if (there)
+		space_kick(space);
+	return there;
+}
+
+void agent_swap(struct space *space, struct attach *attach)
+{
+	struct uhmm_ring *old_ring;
+	int old_ring_fd, old_sock;
+
+	pthread_mutex_lock(&space->agent_lock);
+	old_ring = space->ring;
+	old_ring_fd = space->ring_fd;
+	old_sock = space->sock;
+	__atomic_store_n(&space->pid, attach->pid, __ATOMIC_RELAXED);
+	__atomic_store_n(&space->uid, attach->uid, __ATOMIC_RELAXED);
+	space->gid = attach->gid;
+	space->ring = attach->ring;
+	space->ring_fd = attach->ring_fd;
+	space->layout = attach->layout;
+	for (uint32_t i = 0; i < space->n_batches; i++)
+		space->batches[i].seq = 0;
+	attach->gen = ++space->agent_gen;
+	__atomic_store_n(&space->sock, attach->sock, __ATOMIC_RELEASE);
+	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&space->agent_reason, UHMM_REASON_NONE, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&space->agent_lock);
+	attach->ring = NULL;
+	attach->ring_fd = attach->sock = -1;
+	if (old_ring)
+		munmap(old_ring, sizeof(*old_ring));
+	if (old_ring_fd >= 0)
+		close(old_ring_fd);
+	if (old_sock >= 0)
+		close(old_sock); /* of the agent before: at its end */
+}
+
+int agent_send_slots(struct space *space)
+{
+	struct uhmm_msg msg = { .type = UHMM_MSG_SLOTS, .len = sizeof(msg) };
+	int fd, err;
+
+	if (!(space->store->tier->ops->flags & UHMM_BACKEND_NATIVE_CHARGE))
+		return 0;
+	fd = space->store->tier->ops->store_fd(space->store->backend_store);
+	if (fd < 0)
+		return fd;
+	err = wire_send(space->sock, &msg, sizeof(msg), &fd, 1, MSG_DONTWAIT);
+	close(fd);
+	return err;
+}
+
+bool agent_is_sandboxed(const struct space *space)
+{
+	return space->ring &&
+	       __atomic_load_n(&space->ring->flags, __ATOMIC_RELAXED) & UHMM_RING_SANDBOXED;
+}
+
+/* READY goes out before anything else that the agent may get: the client waits for it. */
+static int attach_say_ready(const struct attach *attach)
+{
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
+
+	return wire_send(attach->sock, &ready, sizeof(ready), NULL, 0, MSG_DONTWAIT);
+}
+
+int agent_attach(struct space *space, struct attach *attach)
+{
+	int err = 0;
+
+	if (space_has_agent(space))
+		return -EBUSY;
+	/* What the agent before had in hand lies in its staging, not in this one's. */
+	object_agent_step(space);
+	evict_abandon(space);
+	if (evict_is_busy(space))
+		return -EAGAIN;
+	if (!space->identified)
+		err = space_open_proc(space, attach->pid);
+	if (err == 0)
+		err = space_verify(space, attach->layout.staging_addr);
+	if (err == 0)
+		err = attach_say_ready(attach);
+	if (err < 0)
+		return err;
+	agent_swap(space, attach);
+	if (space->store && agent_send_slots(space) < 0)
+		(void)agent_dismiss(space, attach->gen, UHMM_REASON_NO_AGENT, false);
+	return 0;
+}

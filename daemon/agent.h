@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The agent of a space: how another one takes its place, and how threads that are not the
+ * space's worker see it and tell it to end. See agent.c for the lock.
+ */
+#ifndef UHMMD_AGENT_H
+#define UHMMD_AGENT_H
+
+#include "space.h"
+
+/* One agent, as it was at one moment. */
+struct agent_view {
+	uint32_t gen; /* which of the space's agents: 1 is the first */
+	pid_t pid, tid;
+	uid_t uid;
+};
+
+/* Any thread; false: there is none. */
+bool agent_view(struct space *space, struct agent_view *ret_view);
+
+/* Agent `gen` is to end, or has: nothing is asked of it any more. `tell`: send it QUIT; without,
+ * a word more could kill the program, or it has gone. False: that agent is not there any more,
+ * and nothing was done. Any thread, never blocks. */
+bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, bool tell);
+
+/* ---- on the space's worker --------------------------------------------------------------- */
+
+/* A new agent for a space that has none: -EBUSY, it has one; -EAGAIN, try again when events are
+ * read and the agent before has let go. Takes over what it can use of `attach`. */
+int agent_attach(struct space *space, struct attach *attach);
+
+/* What an agent brings becomes the space's; on the control thread for a space's first, which
+ * nobody else knows yet. */
+void agent_swap(struct space *space, struct attach *attach);
+
+/* Send the agent a write-only descriptor of the space's slot file. */
+int agent_send_slots(struct space *space);
+
+/* Is a seccomp filter in force in the program? */
+bool agent_is_sandboxed(const struct space *space);
+
+#endif
