@@ -25,7 +25,7 @@
 #include "agent.h"
 #include "event.h"
 #include "evict.h"
-#include "home.h"
+#include "identify.h"
 #include "log.h"
 #include "object.h"
 #include "tier.h"
@@ -415,7 +415,7 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 		return FILL_DONE;
 	}
 	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
-	    !home_identify(space, fault->tid))
+	    !identify_by_fault(space, fault->tid))
 		return FILL_LATER;
 	if (space->has_shared && object_fault(space, fault, &result))
 		return result;

@@ -11,27 +11,17 @@
 #define _GNU_SOURCE
 #include "home.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent.h"
 #include "control.h"
 #include "evict.h"
 #include "fault.h"
-#include "log.h"
 #include "object.h"
 #include "pick.h"
-#include "tier.h"
 #include "uffd.h"
-#include "wire.h"
 
 #define HOME_SLICE 128u
 /* How long a new agent waits for events to be read. */
@@ -340,93 +330,4 @@ void home_release(struct space *space)
 			      space->layout.beacon_addr + space->page_size);
 	__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 			 __ATOMIC_RELAXED);
-}
-
-/* ---- whose memory is this --------------------------------------------------------------- */
-
-/* Is `pid` the process whose memory our userfaultfd fills? A random token goes into the beacon
- * page, which is a hole in a child that has not looked yet, and is read back. */
-static bool is_ours(struct space *space, pid_t pid)
-{
-	struct uhmm_beacon seen;
-	uint64_t done = 0;
-
-	memset(space->bounce, 0, space->page_size);
-	memcpy(space->bounce, &(struct uhmm_beacon){ .word = UHMM_BEACON_TOKEN }, 8);
-	memcpy(space->bounce + offsetof(struct uhmm_beacon, token), space->token,
-	       UHMM_TOKEN_BYTES);
-	(void)uffd_copy(space->uffd, space->layout.beacon_addr, space->bounce, space->page_size,
-			&done);
-	if (space_open_proc(space, pid) < 0)
-		return false;
-	return pread(space->mem_fd, &seen, sizeof(seen), (off_t)space->layout.beacon_addr) ==
-		       sizeof(seen) &&
-	       memcmp(seen.token, space->token, UHMM_TOKEN_BYTES) == 0;
-}
-
-/* The process of a thread, and the thread's number in its innermost pid namespace. */
-static pid_t process_of(pid_t tid, uint32_t *ret_inner)
-{
-	char path[64], text[4096], *at;
-	pid_t tgid = -1;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (n <= 0)
-		return -1;
-	text[n] = '\0';
-	at = strstr(text, "\nTgid:");
-	if (at)
-		tgid = atoi(at + 6);
-	*ret_inner = (uint32_t)tid;
-	at = strstr(text, "\nNSpid:");
-	if (at) {
-		char *eol = strchr(at + 1, '\n');
-
-		if (eol)
-			*eol = '\0';
-		at = strrchr(at + 1, '\t');
-		if (at)
-			*ret_inner = (uint32_t)atoi(at + 1);
-	}
-	return tgid;
-}
-
-static bool try_pid(struct space *space, pid_t tid, uint32_t inner_tid)
-{
-	uint32_t inner;
-	pid_t pid = process_of(tid, &inner);
-
-	if (pid <= 0 || inner != inner_tid || !is_ours(space, pid))
-		return false;
-	__atomic_store_n(&space->pid, pid, __ATOMIC_RELAXED);
-	space->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
-	return true;
-}
-
-bool home_identify(struct space *space, uint32_t tid)
-{
-	struct dirent *entry;
-	bool found;
-	DIR *proc;
-
-	if (try_pid(space, (pid_t)tid, tid))
-		return true;
-	/* In another pid namespace: look for a leader of that number there. */
-	proc = opendir("/proc");
-	if (!proc)
-		return false;
-	found = false;
-	while (!found && (entry = readdir(proc)))
-		if (atoi(entry->d_name) > 0)
-			found = try_pid(space, atoi(entry->d_name), tid);
-	closedir(proc);
-	return found;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Bringing pages home on request, letting go of registrations, and finding out which process
- * a forked child's memory is. On the space's worker.
+ * Bringing pages home on request, and letting go of registrations. On the space's worker.
  */
 #ifndef UHMMD_HOME_H
 #define UHMMD_HOME_H
@@ -19,8 +18,5 @@ void home_evict_exhausted(struct space *space);
 
 /* Unregister what has nothing away; everything, with the beacon back, when all is home. */
 void home_release(struct space *space);
-
-/* Find out whose memory a forked child's is, from a thread that faulted. */
-bool home_identify(struct space *space, uint32_t tid);
 
 #endif

@@ -436,6 +436,16 @@ int space_open_proc(struct space *space, pid_t pid)
 	return err;
 }
 
+void space_close_proc(struct space *space)
+{
+	space_close(&space->mem_fd);
+	space_close(&space->maps_fd);
+	space_close(&space->smaps_fd);
+	space_close(&space->pagemap_fd);
+	space_close(&space->status_fd);
+	space_close(&space->task_fd);
+}
+
 int space_verify(struct space *space, uint64_t staging_addr)
 {
 	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr = 0;

@@ -317,6 +317,7 @@ struct space {
 	struct quiesce quiesce;
 	struct range raced;	 /* unregistered with an event unread: see home.c */
 	uint32_t n_unmarked;	 /* records that may carry UNMARKED */
+	uint64_t identify_next_ns, identify_pause_ns; /* looking for the process: identify.c */
 	struct fault faults[SPACE_FAULTS_MAX];
 	uint32_t n_faults;
 	struct stream streams[SPACE_STREAMS];
@@ -361,6 +362,7 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
 
 /* Open the /proc files of `pid`; they stay bound to its present address space. */
 int space_open_proc(struct space *space, pid_t pid);
+void space_close_proc(struct space *space);
 /* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
  * staging. */
 int space_verify(struct space *space, uint64_t staging_addr);
