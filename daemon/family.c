@@ -109,6 +109,16 @@ void family_reap(struct family *family)
 	}
 }
 
+bool family_has_dead(struct family *family)
+{
+	bool has;
+
+	family_lock(family);
+	has = family->dead != NULL;
+	family_unlock(family);
+	return has;
+}
+
 struct family *family_unref(struct family *family)
 {
 	unsigned int n_refs, i;

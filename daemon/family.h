@@ -71,6 +71,8 @@ void family_retire_store(struct family *family, struct store *store);
  * Called by all functions above; call it now and then from the control thread too, for
  * stores whose last slot a page map freed. Never on the fault path. */
 void family_reap(struct family *family);
+/* Is there anything to reap? Any thread; takes the lock. */
+bool family_has_dead(struct family *family);
 
 /* With the lock held: */
 /* NULL when there is no such store. */

@@ -5,7 +5,8 @@
  * ahead of need, by watermarks and by the rate of growth. It also notices what a program does
  * that an agent may not outlive: a seccomp filter, another uid.
  *
- * It only reads /proc and writes atomics and mailboxes; it moves nothing itself.
+ * It only reads /proc and writes atomics and mailboxes; it moves nothing itself. Now and then
+ * it closes stores whose last page has gone, without the registry's lock: a backend may block.
  *
  *        target ------------------------------  first touches wait for room (pacing)
  *        high   = target - reserve              eviction starts when the forecast is above
@@ -31,6 +32,8 @@
 
 /* Spaces of groups without a target are looked at this many samples apart. */
 #define KEEPER_SLOW 20u
+/* Families whose stores are closed at a time. */
+#define KEEPER_REAP_MAX 64u
 /* Room kept below the target: two batches, or a sixteenth. */
 #define KEEPER_RESERVE_PAGES (2u * BATCH_PAGES_MAX)
 
@@ -219,8 +222,6 @@ static void keeper_round(uint64_t round)
 
 			if (space->group != group || !is_sampled(space))
 				continue;
-			if (round % KEEPER_SLOW == 0)
-				family_reap(space->family);
 			sum += keeper_sample(space);
 			leaving += stats_get(&space->leaving_pages);
 		}
@@ -228,6 +229,30 @@ static void keeper_round(uint64_t round)
 		keeper_decide(group, sum, leaving);
 	}
 	registry_unlock();
+}
+
+void keeper_reap(void)
+{
+	struct space *some[KEEPER_REAP_MAX];
+	struct list *pos;
+	size_t n = 0;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (n == KEEPER_REAP_MAX)
+			break;
+		if (!family_has_dead(space->family))
+			continue;
+		space->n_refs++;
+		some[n++] = space;
+	}
+	registry_unlock();
+	for (size_t i = 0; i < n; i++) {
+		family_reap(some[i]->family);
+		space_unref(some[i]);
+	}
 }
 
 static void *keeper_run(void *arg)
@@ -239,6 +264,8 @@ static void *keeper_run(void *arg)
 	clock_gettime(CLOCK_MONOTONIC, &next);
 	for (uint64_t round = 0;; round++) {
 		keeper_round(round);
+		if (round % KEEPER_SLOW == 0)
+			keeper_reap();
 		next.tv_nsec += (long)env->config->sample_usec * 1000;
 		while (next.tv_nsec >= 1000000000) {
 			next.tv_nsec -= 1000000000;

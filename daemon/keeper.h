@@ -7,5 +7,7 @@
 
 /* Start the thread. */
 int keeper_start(const struct daemon_env *env);
+/* Close the stores whose end has come, of every family. Not with the registry's lock. */
+void keeper_reap(void);
 
 #endif

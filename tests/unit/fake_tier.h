@@ -10,6 +10,7 @@ struct fake_tier {
 	int fail_open;		 /* errno to fail with; 0: none */
 	unsigned int n_released; /* pages given back to the capacity */
 	char last_name[64];
+	void (*on_close)(void);	 /* called by each close; NULL: nothing */
 };
 
 extern struct fake_tier fake_tier;
