@@ -123,7 +123,7 @@ static void apply_remove(struct space *space, const struct uffd_msg *msg)
 	if (msg->arg.remove.start == space->layout.beacon_addr)
 		return; /* a child reset its beacon for its own children */
 	must(space, pagemap_remove(&space->map, span.first, span.n), "follow madvise");
-	quiesce_note_remove(space);
+	quiesce_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 }
 
 static void apply_remap(struct space *space, const struct uffd_msg *msg)

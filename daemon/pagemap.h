@@ -86,9 +86,10 @@ int pagemap_reserve(struct pagemap *map, uint64_t first, uint64_t n);
  * Dropping all that a map has cannot fail. */
 int pagemap_drop(struct pagemap *map, uint64_t first, uint64_t n);
 
-/* madvise(DONTNEED or FREE): every record becomes REMOVED (POISONED too:
- * the program gave the bytes up). Whole chunks lose their leaf and get DEFAULT_REMOVED.
- * Errors as pagemap_drop, but whole chunks may need a node. */
+/* madvise(DONTNEED or FREE): every record becomes REMOVED (POISONED too: the program gave the
+ * bytes up). Whole chunks that have a leaf lose it and get DEFAULT_REMOVED. A page without a
+ * record has nothing to be given up, and gets one only where its chunk does: so this needs no
+ * memory but for the copy of a shared leaf. Errors as pagemap_drop. */
 int pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n);
 
 /* mremap: the records of [from, from + n) go to [to, to + n), with the chunk flags CHECK

@@ -38,33 +38,43 @@ static bool unit_is_zero(const uint64_t *words)
 	return true;
 }
 
+static bool rec_is_other(struct page_rec rec, struct page_rec fill, bool only_recorded)
+{
+	return rec.v != fill.v && !(only_recorded && rec.v == rec_none.v);
+}
+
 /* Nothing to change in [from, to) of a chunk, so nothing to copy. */
 static bool chunk_is_filled(const struct pagemap *map, uint64_t entry, uint64_t from, uint64_t to,
-			    struct page_rec rec)
+			    struct page_rec rec, bool only_recorded)
 {
 	if (entry_off(entry) == 0)
-		return entry_default(entry).v == rec.v;
-	while (from < to && tree_leaf(map, entry)[from].v == rec.v)
+		return !rec_is_other(entry_default(entry), rec, only_recorded);
+	while (from < to && !rec_is_other(tree_leaf(map, entry)[from], rec, only_recorded))
 		from++;
 	return from == to;
 }
 
-/* Store `rec`, which has no slot, into the part of a chunk that the span covers. */
+/* Store `rec`, which has no slot, into the part of a chunk that the span covers: into every
+ * page, or where there is a record. */
 static int chunk_fill(struct pagemap *map, uint64_t *entry, uint64_t base, struct span span,
-		      struct page_rec rec)
+		      struct page_rec rec, bool only_recorded)
 {
 	uint64_t from = span.first > base ? span.first - base : 0;
 	uint64_t to = span.end - base < PAGEMAP_LEAF_PAGES ? span.end - base : PAGEMAP_LEAF_PAGES;
 	int r;
 
-	if (chunk_is_filled(map, *entry, from, to, rec))
+	if (chunk_is_filled(map, *entry, from, to, rec, only_recorded))
 		return 0;
 	r = tree_own_leaf(map, entry);
 	if (r < 0)
 		return r;
 	tree_lock(map);
-	for (; from < to; from++)
-		tree_store(map, tree_leaf(map, *entry) + from, rec);
+	for (; from < to; from++) {
+		struct page_rec *at = tree_leaf(map, *entry) + from;
+
+		if (rec_is_other(*at, rec, only_recorded))
+			tree_store(map, at, rec);
+	}
 	tree_unlock(map);
 	return 0;
 }
@@ -77,7 +87,7 @@ static int drop_chunk(struct pagemap *map, uint64_t *entry, uint64_t base, struc
 		tree_replace_leaf(map, entry, 0);
 		return 0;
 	}
-	r = chunk_fill(map, entry, base, span, rec_none);
+	r = chunk_fill(map, entry, base, span, rec_none, false);
 	if (r == 0 && unit_is_zero(tree_node(map, entry_off(*entry))))
 		tree_replace_leaf(map, entry, 0);
 	return r;
@@ -132,9 +142,10 @@ static int remove_entry(struct pagemap *map, uint64_t *entry, unsigned int level
 			struct span span)
 {
 	int err = 0, r;
+	uint64_t *node;
 	unsigned int i;
 
-	if (entry_off(*entry) == 0 && entry_default(*entry).v == rec_removed.v)
+	if (entry_off(*entry) == 0)
 		return 0;
 	if (level < PAGEMAP_LEVELS && span_covers(span, base, level)) {
 		uint64_t old = *entry;
@@ -143,14 +154,11 @@ static int remove_entry(struct pagemap *map, uint64_t *entry, unsigned int level
 		return drop_entry(map, &old, level, base, span);
 	}
 	if (level == 0)
-		return chunk_fill(map, entry, base, span, rec_removed);
-	r = tree_expand(map, entry);
-	if (r < 0)
-		return r;
+		return chunk_fill(map, entry, base, span, rec_removed, true);
+	node = tree_node(map, entry_off(*entry));
 	for (i = span.first > base ? tree_index(span.first, level - 1) : 0;
 	     i < TREE_FANOUT && base + i * tree_cover(level - 1) < span.end; i++) {
-		r = remove_entry(map, tree_node(map, entry_off(*entry)) + i, level - 1,
-				 base + i * tree_cover(level - 1), span);
+		r = remove_entry(map, &node[i], level - 1, base + i * tree_cover(level - 1), span);
 		if (r < 0)
 			err = r;
 	}

@@ -161,9 +161,11 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 
 	if (pinned_has(&space->pinned, pgidx))
 		return false;
+	if (quiesce_is_pending(&space->quiesce, space_addr(space, pgidx)))
+		return false;
+	/* What is there is newer than what was given up. */
 	if (page_rec_state(rec) == PAGE_REMOVED)
-		return quiesce_reached(space) &&
-		       pagemap_set(&space->map, pgidx, (struct page_rec){ 0 }) == 0;
+		return pagemap_set(&space->map, pgidx, (struct page_rec){ 0 }) == 0;
 	if (page_rec_state(rec) != PAGE_RESIDENT)
 		return false;
 	if (rec.v & PAGE_REC_REFERENCED) {

@@ -233,7 +233,7 @@ static void space_free(struct space *space)
 		space_close(fds[i]);
 	free(space->events);
 	pinned_deinit(&space->pinned);
-	threads_deinit(&space->quiesce.threads);
+	quiesce_deinit(&space->quiesce);
 	free(space->batches);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);
@@ -259,7 +259,7 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	space->mail_efd = space->agent_efd = -1;
 	space->stack_top_addr = UINT64_MAX;
 	space->worker_cpu = -1;
-	space->quiesce.threads = THREADS_NULL;
+	space->quiesce = QUIESCE_NULL;
 	space->n_refs = 1;
 	pthread_mutex_init(&space->mail_lock, NULL);
 	pthread_mutex_init(&space->agent_lock, NULL);

@@ -29,9 +29,9 @@
 #include "maps.h"
 #include "pagemap.h"
 #include "pinned.h"
+#include "quiesce.h"
 #include "ranges.h"
 #include "stats.h"
-#include "threads.h"
 #include "uhmm/wire.h"
 #include "util/list.h"
 
@@ -141,22 +141,6 @@ struct msgs_unit {
 	uint32_t n_applied;
 	uint64_t reserved;
 	struct uffd_msg msgs[SPACE_MSGS_MAX];
-};
-
-/* The proof that every madvise whose REMOVE was read has ended: see quiesce.c. */
-enum quiesce_phase {
-	QUIESCE_REACHED = 0, /* also: there was none */
-	QUIESCE_PENDING,
-	QUIESCE_PROVING,
-};
-
-struct quiesce {
-	enum quiesce_phase phase;
-	bool again; /* another began while this was being proven */
-	uint64_t since_ns;
-	uint64_t remove_seq;	/* of the last that is being proven */
-	uint64_t run_ns;	/* how long the longest may run */
-	struct threads threads; /* not proven yet */
 };
 
 /* Sequential faults of one thread widen its window. */

@@ -129,7 +129,7 @@ static int64_t worker_timeout(const struct space *space)
 		return RETRY_NS;
 	if (stats_get(&space->want_pages) && space_has_agent(space))
 		return RETRY_NS;
-	if (space_get_state(space) == SPACE_DRAINING || !quiesce_reached(space))
+	if (space_get_state(space) == SPACE_DRAINING || !quiesce_is_idle(&space->quiesce))
 		return DRAIN_NS;
 	return IDLE_NS;
 }

@@ -286,6 +286,8 @@ START_TEST(removed_chunks_have_no_leaf)
 {
 	uint64_t a = store(map, 3 * LEAF);
 
+	for (uint64_t i = 1; i < 5; i++)
+		store(map, i * LEAF + 11);
 	ck_assert_int_eq(pagemap_remove(map, LEAF, 4 * LEAF), 0);
 	ck_assert_uint_eq(check_slot_count(family, a), 0);
 	ck_assert_uint_eq(map->n_leaves, 0);
@@ -299,6 +301,7 @@ END_TEST
 
 START_TEST(a_record_in_a_removed_chunk_keeps_its_neighbours_removed)
 {
+	store(map, 9);
 	ck_assert_int_eq(pagemap_remove(map, 0, LEAF), 0);
 	store(map, 9);
 	ck_assert_int_eq(state(map, 8), PAGE_REMOVED);
@@ -309,28 +312,56 @@ START_TEST(a_record_in_a_removed_chunk_keeps_its_neighbours_removed)
 }
 END_TEST
 
-START_TEST(removing_huge_ranges_takes_few_units)
+START_TEST(removing_huge_ranges_takes_no_units)
 {
 	uint64_t n_free, n = 1ull << 35;
 
 	arena_reserve(&family->arena, 64);
 	n_free = family->arena.header->n_free;
+	store(map, 76);
+	store(map, 78);
+	store(map, n / 4 + 1);
+	store(map, n / 2);
+	store(map, 77 + n);
 	ck_assert_int_eq(pagemap_remove(map, 77, n), 0);
-	/* a way down to a leaf at either end */
-	ck_assert_uint_le(n_free - family->arena.header->n_free, 8);
-	ck_assert_int_eq(state(map, 76), PAGE_RESIDENT);
-	ck_assert_int_eq(state(map, 77), PAGE_REMOVED);
+	ck_assert_int_eq(state(map, 76), PAGE_STORED);
+	ck_assert_int_eq(state(map, 78), PAGE_REMOVED);
 	ck_assert_int_eq(state(map, n / 2), PAGE_REMOVED);
-	ck_assert_int_eq(state(map, 76 + n), PAGE_REMOVED);
-	ck_assert_int_eq(state(map, 77 + n), PAGE_RESIDENT);
+	ck_assert_int_eq(state(map, 77 + n), PAGE_STORED);
+	ck_assert_uint_eq(map->n_leaves, 2);
 	store(map, n / 2);
 	ck_assert_int_eq(state(map, n / 2 + 1), PAGE_REMOVED);
 	ck_assert_int_eq(state(map, n / 4), PAGE_REMOVED);
 	ck_assert_int_eq(pagemap_drop(map, n / 4, 1), 0);
 	ck_assert_int_eq(state(map, n / 4), PAGE_RESIDENT);
-	ck_assert_int_eq(state(map, n / 4 - 1), PAGE_REMOVED);
+	ck_assert_int_eq(state(map, n / 4 + 1), PAGE_REMOVED);
 	ck_assert_int_eq(pagemap_drop(map, 0, 2 * n), 0);
 	ck_assert_uint_eq(family->arena.header->n_free, n_free);
+}
+END_TEST
+
+START_TEST(removing_what_was_never_recorded_takes_no_units)
+{
+	uint64_t n_free = family->arena.header->n_free;
+
+	/* A page in each chunk, a chunk in each larger region, and all that there is. */
+	for (uint64_t i = 0; i < 20000; i++)
+		ck_assert_int_eq(pagemap_remove(map, i * LEAF + 3, 1), 0);
+	for (uint64_t i = 0; i < 500; i++)
+		ck_assert_int_eq(pagemap_remove(map, i << 27, LEAF), 0);
+	ck_assert_int_eq(pagemap_remove(map, 5, TREE_PAGES), 0);
+	ck_assert_uint_eq(family->arena.header->n_free, n_free);
+	ck_assert_uint_eq(map->n_leaves, 0);
+}
+END_TEST
+
+START_TEST(removing_a_part_spares_what_has_no_record)
+{
+	store(map, 3);
+	ck_assert_int_eq(pagemap_remove(map, 2, 3), 0);
+	ck_assert_int_eq(state(map, 2), PAGE_RESIDENT);
+	ck_assert_int_eq(state(map, 3), PAGE_REMOVED);
+	ck_assert_int_eq(state(map, 4), PAGE_RESIDENT);
 }
 END_TEST
 
@@ -348,6 +379,7 @@ END_TEST
 
 START_TEST(fork_keeps_what_is_removed)
 {
+	store(map, 1ull << 29);
 	ck_assert_int_eq(pagemap_remove(map, 0, 1ull << 30), 0);
 	ck_assert_int_eq(state(fork_map(), 1ull << 29), PAGE_REMOVED);
 }
@@ -415,6 +447,8 @@ END_TEST
 
 START_TEST(a_move_takes_removed_pages_along)
 {
+	for (uint64_t i = 0; i < 3; i++)
+		store(map, i * LEAF + 9);
 	ck_assert_int_eq(pagemap_remove(map, 0, 3 * LEAF), 0);
 	ck_assert_int_eq(pagemap_move(map, LEAF - 5, EDGE, LEAF + 10), 0);
 	ck_assert_int_eq(state(map, LEAF - 6), PAGE_REMOVED);
@@ -459,6 +493,7 @@ END_TEST
 START_TEST(check_is_set_only_where_something_is)
 {
 	store(map, 5);
+	store(map, 2 * LEAF);
 	ck_assert_int_eq(pagemap_remove(map, 2 * LEAF, LEAF), 0);
 	pagemap_mark_check(map, 0, 4 * LEAF);
 	ck_assert_uint_eq(pagemap_chunk_flags(map, 0), PAGEMAP_CHUNK_CHECK);
@@ -476,6 +511,7 @@ END_TEST
 
 START_TEST(check_is_kept_when_a_chunk_gets_its_leaf)
 {
+	store(map, 1);
 	ck_assert_int_eq(pagemap_remove(map, 0, LEAF), 0);
 	pagemap_mark_check(map, 0, 1);
 	store(map, 1);
@@ -490,6 +526,7 @@ END_TEST
 
 START_TEST(check_on_a_removed_region_ends_with_a_record)
 {
+	store(map, 0);
 	ck_assert_int_eq(pagemap_remove(map, 0, 1ull << 18), 0);
 	pagemap_mark_check(map, 3 * LEAF, 1);
 	pagemap_chunk_clear_check(map, 3 * LEAF);
@@ -561,7 +598,7 @@ static int scenario(struct pagemap *where)
 	uint64_t kept = 0;
 	int failed = 0, r;
 
-	for (uint64_t i = 0; i < 4; i++) {
+	for (uint64_t i = 0; i < 8; i++) {
 		struct page_rec rec = check_stored(family);
 
 		r = pagemap_set(where, i * LEAF + 7, rec);
@@ -639,7 +676,9 @@ int main(void)
 	tcase_add_test(tcase, drop_of_wild_ranges_is_clipped);
 	tcase_add_test(tcase, removed_chunks_have_no_leaf);
 	tcase_add_test(tcase, a_record_in_a_removed_chunk_keeps_its_neighbours_removed);
-	tcase_add_test(tcase, removing_huge_ranges_takes_few_units);
+	tcase_add_test(tcase, removing_huge_ranges_takes_no_units);
+	tcase_add_test(tcase, removing_what_was_never_recorded_takes_no_units);
+	tcase_add_test(tcase, removing_a_part_spares_what_has_no_record);
 	tcase_add_test(tcase, removing_twice_is_removing);
 	tcase_add_test(tcase, fork_keeps_what_is_removed);
 	tcase_add_test(tcase, a_whole_chunk_moves_without_copying);
