@@ -151,16 +151,33 @@ static inline char *map_private(size_t len)
 	return addr;
 }
 
-/* How many pages of the range have a page table entry that is present, by the
- * kernel's pagemap (bit 63)? */
+#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
+#define PAGEMAP_PFN (((uint64_t)1 << 55) - 1)
+
+/* The frame that all pages share that were read and never written; 0 if we may not know. */
+static inline uint64_t zero_frame(int pagemap_fd)
+{
+	volatile const char *page = map_private(page_bytes());
+	uint64_t entry;
+
+	(void)*page;
+	CHECK(pread(pagemap_fd, &entry, sizeof(entry),
+		    (off_t)((uintptr_t)page / page_bytes() * sizeof(entry))) == sizeof(entry));
+	munmap((void *)(uintptr_t)page, page_bytes());
+	return entry & PAGEMAP_PFN;
+}
+
+/* How many pages of the range have a page table entry that is present, by the kernel's
+ * pagemap? The zero page is nobody's memory. */
 static inline size_t present_pages(const void *addr, size_t len)
 {
 	size_t n_pages = len / page_bytes(), present = 0;
 	size_t page = (uintptr_t)addr / page_bytes();
-	uint64_t entry[512];
+	uint64_t entry[512], zero;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
 	CHECK(fd >= 0);
+	zero = zero_frame(fd);
 	for (size_t at = 0; at < n_pages;) {
 		size_t n = n_pages - at < 512 ? n_pages - at : 512;
 		ssize_t got = pread(fd, entry, n * sizeof(*entry),
@@ -168,7 +185,8 @@ static inline size_t present_pages(const void *addr, size_t len)
 
 		CHECK(got == (ssize_t)(n * sizeof(*entry)));
 		for (size_t i = 0; i < n; i++)
-			present += entry[i] >> 63;
+			present += entry[i] & PAGEMAP_PRESENT &&
+				   (!zero || (entry[i] & PAGEMAP_PFN) != zero);
 		at += n;
 	}
 	close(fd);
