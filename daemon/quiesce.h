@@ -39,9 +39,6 @@ void quiesce_note_remove(struct space *space, uint64_t start, uint64_t end);
 /* One on shared memory, of n pages: it may take long, and is told when it has ended. */
 void quiesce_note_long(struct space *space, uint64_t n_pages);
 
-/* One on shared memory, of n pages: it may take long, and is told when it has ended. */
-void quiesce_note_long(struct space *space, uint64_t n_pages);
-
 /* Advance the proof if it is due; cheap when there is nothing to prove. */
 void quiesce_step(struct space *space);
 
