@@ -83,17 +83,26 @@ check_was_managed() {
 	fi
 }
 
-# same_as_plain CMD ARGS...: the same status and the same bytes on stdout, with and
-# without uhmm; and no page lost.
-same_as_plain() {
-	local plain=0 managed=0
+# same_managed STATUS CMD ARGS...: managed, it ends with STATUS and prints what is in plain.out;
+# and no page is lost.
+same_managed() {
+	local plain=$1 managed=0
 
-	"$@" >"$WORK/plain.out" 2>"$WORK/plain.err" </dev/null || plain=$?
+	shift
 	managed "$@" >"$WORK/managed.out" 2>"$WORK/managed.err" </dev/null || managed=$?
 	[ "$plain" = "$managed" ] || fail "status $plain without uhmm, $managed with it: $*"
 	cmp "$WORK/plain.out" "$WORK/managed.out" >&2 || fail "other output than without uhmm: $*"
 	check_was_managed
 	check_report "lost_pages == 0" "exit_status == $plain"
+}
+
+# same_as_plain CMD ARGS...: the same status and the same bytes on stdout, with and
+# without uhmm; and no page lost.
+same_as_plain() {
+	local plain=0
+
+	"$@" >"$WORK/plain.out" 2>"$WORK/plain.err" </dev/null || plain=$?
+	same_managed "$plain" "$@"
 }
 
 # start_daemon ARGS...: on $SOCKET, log in $WORK/daemon.log.
