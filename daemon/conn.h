@@ -70,6 +70,6 @@ void enrol_agent_eof(struct conn *conn);
 void request_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);
 void request_serve(struct control *control, struct conn *conn,
 		   const struct uhmm_msg_request *request);
-void request_done(struct conn *conn, const struct mail *mail);
+void request_done(struct control *control, struct conn *conn, const struct mail *mail);
 
 #endif

@@ -23,6 +23,7 @@
 #include "config.h"
 #include "conn.h"
 #include "log.h"
+#include "survey.h"
 #include "uffd.h"
 #include "wire.h"
 
@@ -90,6 +91,7 @@ static void mail_free(struct mail *mail)
 			close(mail->attach.sock);
 	}
 	free(mail->where);
+	survey_free(mail->survey);
 	free(mail);
 }
 
@@ -108,7 +110,7 @@ static void on_completions(struct loop_source *source)
 		else if (conn && mail->type == MAIL_AGENT)
 			enrol_attached(control, conn, mail);
 		else if (conn)
-			request_done(conn, mail);
+			request_done(control, conn, mail);
 		mail_free(mail);
 	}
 }

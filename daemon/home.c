@@ -21,6 +21,7 @@
 #include "fault.h"
 #include "object.h"
 #include "pick.h"
+#include "survey.h"
 #include "uffd.h"
 
 #define HOME_SLICE 128u
@@ -76,6 +77,9 @@ static bool take_short_mail(struct space *space, struct mail *mail)
 	switch (mail->type) {
 	case MAIL_QUERY:
 		home_query(space, mail);
+		return true;
+	case MAIL_MAPS:
+		survey_begin(space, mail);
 		return true;
 	case MAIL_OBJECT_STORE:
 		object_take_store(space, mail);

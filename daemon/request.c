@@ -209,6 +209,9 @@ void request_serve(struct control *control, struct conn *conn,
 	case UHMM_REQ_QUERY:
 		request_post(conn, request, MAIL_QUERY, true);
 		return;
+	case UHMM_REQ_MAPS:
+		request_post(conn, request, MAIL_MAPS, false);
+		return;
 	case UHMM_REQ_AGENT_QUIT:
 		request_agent_quit(conn, request);
 		return;
@@ -216,13 +219,17 @@ void request_serve(struct control *control, struct conn *conn,
 	conn_drop(control, conn, "unknown request");
 }
 
-void request_done(struct conn *conn, const struct mail *mail)
+void request_done(struct control *control, struct conn *conn, const struct mail *mail)
 {
 	const char *why = mail->error == -ESRCH	     ? "the process has ended"
 			  : mail->error == -ENOTCONN ? "the process has no agent (see status)"
 			  : mail->error < 0	     ? strerror(-mail->error)
 						     : "";
 
+	if (mail->error == 0 && mail->survey) {
+		request_json(conn, status_maps_json(control->params.env, mail->survey));
+		return;
+	}
 	if (mail->error == 0 && mail->where &&
 	    request_send_text(conn, mail->where, mail->n_where) < 0)
 		return;

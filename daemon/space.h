@@ -40,6 +40,7 @@ struct tier;
 struct daemon_env;
 struct object;
 struct object_copy;
+struct survey;
 
 enum space_state {
 	SPACE_ENROLLING = 0, /* no userfaultfd yet, or not verified */
@@ -155,6 +156,7 @@ enum mail_type {
 	MAIL_RESTORE, /* everything */
 	MAIL_MIGRATE, /* a range */
 	MAIL_QUERY,   /* a range */
+	MAIL_MAPS,    /* what lies where, all of it */
 	MAIL_AGENT,   /* a child, or a restarted agent, has enrolled */
 	MAIL_QUIT,    /* bring everything home, and take nothing out again */
 	MAIL_OBJECT_JOIN,  /* from the object thread, see object.h */
@@ -188,6 +190,7 @@ struct mail {
 	uint64_t pages;
 	unsigned char *where; /* QUERY: one byte a page; heap, freed with the mail */
 	size_t n_where;
+	struct survey *survey; /* MAPS; freed with the mail */
 	struct attach attach; /* AGENT */
 	struct object *object; /* OBJECT_*: not owned */
 	struct object_copy *copy; /* OBJECT_STORE */
@@ -286,6 +289,7 @@ struct space {
 	struct mail *attaching;	 /* AGENT that waits until it can be had */
 	uint64_t attaching_ns;
 	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
+	struct mail *surveying;	 /* MAPS in progress */
 	uint64_t current_at;	 /* how far it is: an address */
 	uint64_t current_start, current_end;
 	uint64_t current_shared;	 /* the same for its shared memory */

@@ -5,6 +5,7 @@
 #include <json-c/json.h>
 #include <string.h>
 
+#include "survey.h"
 #include "tier.h"
 
 #define STATUS_VERSION 1
@@ -55,6 +56,15 @@ static struct json_object *tier_object(const struct daemon_env *env, const struc
 	return object;
 }
 
+/* Can anything of the process leave? `reason` is that of its agent. */
+static void add_managed(struct json_object *object, uint32_t reason, bool held)
+{
+	json_object_object_add(object, "managed",
+			       json_object_new_boolean(reason == UHMM_REASON_NONE));
+	add_str(object, "reason", reason ? uhmm_reason_name(reason) : "");
+	json_object_object_add(object, "held", json_object_new_boolean(held));
+}
+
 static struct json_object *space_object(const struct daemon_env *env, struct space *space)
 {
 	struct json_object *object = json_object_new_object();
@@ -73,9 +83,7 @@ static struct json_object *space_object(const struct daemon_env *env, struct spa
 	json_object_object_add(object, "tier_bytes", tiers);
 	add_stats(object, &space->stats);
 	add_u64(object, "registered_bytes", stats_get(&space->registered_bytes));
-	json_object_object_add(object, "managed",
-			       json_object_new_boolean(reason == UHMM_REASON_NONE));
-	add_str(object, "reason", reason ? uhmm_reason_name(reason) : "");
+	add_managed(object, reason, __atomic_load_n(&space->hold, __ATOMIC_RELAXED));
 	for (unsigned int i = 1; i < UHMM_REASON_MAX; i++) {
 		uint64_t bytes = stats_get(&space->why_not_bytes[i]);
 
@@ -117,6 +125,37 @@ char *status_tiers_json(const struct daemon_env *env)
 
 	json_object_array_add(tiers, tier_object(env, env->tier));
 	json_object_object_add(object, "tiers", tiers);
+	return render(object);
+}
+
+static struct json_object *row_object(const struct daemon_env *env, const struct survey_row *row)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *tiers = json_object_new_object();
+
+	add_u64(object, "start", row->start);
+	add_u64(object, "end", row->end);
+	add_u64(object, "host_bytes", row->host_pages * env->page_size);
+	add_u64(tiers, env->tier->name, row->away_pages * env->page_size);
+	json_object_object_add(object, "tier_bytes", tiers);
+	add_u64(object, "lost_bytes", row->lost_pages * env->page_size);
+	add_str(object, "reason", row->reason ? uhmm_reason_name(row->reason) : "");
+	add_str(object, "name", row->name);
+	return object;
+}
+
+char *status_maps_json(const struct daemon_env *env, const struct survey *survey)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *maps = json_object_new_array();
+
+	json_object_object_add(object, "version", json_object_new_int(STATUS_VERSION));
+	json_object_object_add(object, "pid", json_object_new_int(survey->pid));
+	add_str(object, "command", survey->command);
+	add_managed(object, survey->agent_reason, survey->held);
+	for (size_t i = 0; i < survey->n_rows; i++)
+		json_object_array_add(maps, row_object(env, &survey->rows[i]));
+	json_object_object_add(object, "maps", maps);
 	return render(object);
 }
 

@@ -118,6 +118,7 @@ static int check_request(const struct uhmm_msg_request *msg, const char **ret_wh
 		flags = UHMM_REQ_FLAG_HOLD;
 		__attribute__((fallthrough));
 	case UHMM_REQ_EVICT:
+	case UHMM_REQ_MAPS:
 		if (msg->pid <= 0)
 			return wire_bad(ret_why, "the pid is not positive");
 		break;

@@ -6,7 +6,7 @@
  *   wait for: a message of the userfaultfd, an answer of the agent, mail, a time
  *   close the gate, read, apply events      fault_read
  *   serve faults                            fault_serve_all
- *   requests                                home_step
+ *   requests                                home_step, survey_step
  *   advance and start batches               evict_step
  *   let go of what is all home              home_release
  *
@@ -39,6 +39,7 @@
 #include "object.h"
 #include "pick.h"
 #include "quiesce.h"
+#include "survey.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -103,22 +104,46 @@ static void worker_drain_eventfd(int fd)
 	(void)!read(fd, &count, sizeof(count));
 }
 
+/* One long request of a kind at a time; what is short waits for none. */
+static bool mail_must_wait(const struct space *space, const struct mail *mail)
+{
+	switch (mail->type) {
+	case MAIL_EVICT:
+	case MAIL_RESTORE:
+	case MAIL_MIGRATE:
+	case MAIL_QUIT:
+		return space->current != NULL;
+	case MAIL_MAPS:
+		return space->surveying != NULL;
+	case MAIL_AGENT:
+		return space->attaching != NULL;
+	case MAIL_QUERY:
+	case MAIL_OBJECT_JOIN:
+	case MAIL_OBJECT_LEAVE:
+	case MAIL_OBJECT_PROTECT:
+	case MAIL_OBJECT_STORE:
+		break;
+	}
+	return false;
+}
+
 static struct mail *worker_next_mail(struct space *space)
 {
-	struct mail *mail = NULL;
+	struct mail *found = NULL;
+	struct list *pos;
 
 	pthread_mutex_lock(&space->mail_lock);
-	if (!list_empty(&space->mail)) {
-		mail = list_entry(space->mail.next, struct mail, link);
-		/* One long request at a time; a new agent must not wait for it. */
-		if (mail->type == MAIL_AGENT ? space->attaching != NULL
-					     : space->current && mail->type != MAIL_QUERY)
-			mail = NULL;
-		else
-			list_del(&mail->link);
+	list_for_each(pos, &space->mail) {
+		struct mail *mail = list_entry(pos, struct mail, link);
+
+		if (mail_must_wait(space, mail))
+			continue;
+		list_del(&mail->link);
+		found = mail;
+		break;
 	}
 	pthread_mutex_unlock(&space->mail_lock);
-	return mail;
+	return found;
 }
 
 static int64_t worker_timeout(const struct space *space)
@@ -213,26 +238,21 @@ static void worker_pace(struct space *space)
 
 static void worker_end(struct space *space)
 {
+	struct mail **const at_work[] = { &space->current, &space->surveying, &space->attaching,
+					  &space->object_mail };
 	struct mail *mail;
 
 	pthread_mutex_lock(&space->mail_lock);
 	__atomic_store_n(&space->state, SPACE_DEAD, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&space->mail_lock);
 	object_leave_all(space);
-	if (space->object_mail) {
-		space->object_mail->error = -ENOTCONN;
-		control_complete(space->object_mail);
-		space->object_mail = NULL;
-	}
-	if (space->current) {
-		space->current->error = -ESRCH;
-		control_complete(space->current);
-		space->current = NULL;
-	}
-	if (space->attaching) {
-		space->attaching->error = -ESRCH;
-		control_complete(space->attaching);
-		space->attaching = NULL;
+	for (size_t i = 0; i < sizeof(at_work) / sizeof(at_work[0]); i++) {
+		mail = *at_work[i];
+		*at_work[i] = NULL;
+		if (mail) {
+			mail->error = at_work[i] == &space->object_mail ? -ENOTCONN : -ESRCH;
+			control_complete(mail);
+		}
 	}
 	while ((mail = worker_next_mail(space))) {
 		mail->error = -ESRCH;
@@ -260,6 +280,7 @@ void *worker_run(void *arg)
 		fault_serve_all(space);
 		worker_take_mail(space);
 		more = home_step(space);
+		more |= survey_step(space);
 		quiesce_step(space);
 		evict_step(space);
 		object_agent_step(space);

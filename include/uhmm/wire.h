@@ -189,6 +189,7 @@ enum uhmm_request {
 	UHMM_REQ_QUERY = 6,   /* the caller's own memory: addr, bytes; TEXT: a byte a page */
 	UHMM_REQ_TIERS = 7,   /* TEXT: JSON */
 	UHMM_REQ_AGENT_QUIT = 8, /* the caller's own: send its agent QUIT, expect its EOF; DONE */
+	UHMM_REQ_MAPS = 9, /* pid; TEXT: JSON: its mappings and what of each lies where */
 };
 #define UHMM_REQ_FLAG_HOME (1u << 0)
 #define UHMM_REQ_FLAG_HOLD (1u << 1) /* RESTORE: and stop evicting this space */

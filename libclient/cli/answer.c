@@ -54,18 +54,21 @@ struct json_object *answer_array(struct json_object *json, const char *key)
 	return json_object_is_type(array, json_type_array) ? array : NULL;
 }
 
-struct json_object *answer_ask(const struct cli_args *args, enum uhmm_request request,
+struct json_object *answer_ask(const struct cli_args *args, enum uhmm_request request, int32_t pid,
 			       int *ret_status)
 {
 	struct uhmm_msg_done done = { 0 };
+	char why[sizeof(done.text)];
 	struct json_object *json = NULL;
 	char *text;
 
 	*ret_status = CLI_EXIT_FAIL;
-	if (client_ask(args->socket, request, 0, 0, 0, &text, &done) < 0)
+	if (client_ask(args->socket, request, pid, 0, 0, &text, &done) < 0)
 		return NULL;
 	if (done.error)
-		cli_error("the daemon could not answer: %s", strerror(-done.error));
+		cli_error("the daemon could not answer: %s",
+			  *done.text ? cli_printable(done.text, why, sizeof(why))
+				     : strerror(-done.error));
 	else
 		json = json_tokener_parse(text);
 	if (!json && !done.error)

@@ -43,11 +43,13 @@ int help_main(const struct cli_command *cmd, int argc, char **argv);
 enum cli_option {
 	CLI_OPTION_JSON = 1u << 0,
 	CLI_OPTION_HOLD = 1u << 1,
+	CLI_OPTION_MAPS = 1u << 2,
 };
 struct cli_args {
 	const char *socket; /* never NULL */
 	bool json;
 	bool hold;
+	bool maps;
 	int n_operands;
 	char **operands;
 };

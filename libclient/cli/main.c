@@ -29,7 +29,9 @@ static const struct cli_command commands[] = {
 	  "used wrongly, 126 if CMD cannot be executed, 127 if it is not found.\n"
 	  "UHMM_OPTIONAL=1 in the environment: if uhmm fails, CMD runs unmanaged.\n",
 	  run_main },
-	{ "status", "[--json] [--socket PATH]", "Show the managed processes", JSON_HELP SOCKET_HELP,
+	{ "status", "[PID --maps] [--json] [--socket PATH]", "Show the managed processes",
+	  "  --maps         of one process, each range of its memory: what lies where, and why\n"
+	  JSON_HELP SOCKET_HELP,
 	  status_main },
 	{ "evict", "PID [all|SIZE] [--socket PATH]", "Move pages of a process out to a tier",
 	  SOCKET_HELP, evict_main },

@@ -11,6 +11,7 @@
 #include "answer.h"
 #include "cli.h"
 #include "client.h"
+#include "status_maps.h"
 
 /* "ram 448.0M, cuda 1.0G"; "-" when there is nothing. */
 static void size_map_print(struct json_object *object, const char *key)
@@ -39,7 +40,7 @@ static void size_map_print(struct json_object *object, const char *key)
 
 static void space_print(struct json_object *space)
 {
-	struct json_object *managed;
+	struct json_object *managed, *held;
 	char size[CLI_SIZE_TEXT];
 	char text[128];
 	uint64_t lost = cli_json_u64(space, "lost_pages");
@@ -59,6 +60,8 @@ static void space_print(struct json_object *space)
 	    !json_object_get_boolean(managed))
 		printf("         not managed: %s\n",
 		       cli_printable(cli_json_text(space, "reason"), text, sizeof(text)));
+	if (json_object_object_get_ex(space, "held", &held) && json_object_get_boolean(held))
+		puts("         held in host RAM until `uhmm evict` or `uhmm restore --release`");
 	if (lost)
 		printf("         LOST: %" PRIu64 " pages; touching one raises SIGBUS\n", lost);
 }
@@ -83,11 +86,13 @@ int status_main(const struct cli_command *cmd, int argc, char **argv)
 	struct cli_args args;
 	int status;
 
-	if (!cli_parse(cmd, CLI_OPTION_JSON, argc, argv, &args, &status))
+	if (!cli_parse(cmd, CLI_OPTION_JSON | CLI_OPTION_MAPS, argc, argv, &args, &status))
 		return status;
+	if (args.maps)
+		return status_maps(cmd, &args);
 	if (args.n_operands)
-		return cli_usage_error(cmd, "takes no operand");
-	json = answer_ask(&args, UHMM_REQ_STATUS, &status);
+		return cli_usage_error(cmd, "takes no operand, unless with --maps");
+	json = answer_ask(&args, UHMM_REQ_STATUS, 0, &status);
 	if (!json)
 		return status;
 	spaces_print(answer_array(json, "spaces"));

@@ -16,7 +16,7 @@ int tiers_main(const struct cli_command *cmd, int argc, char **argv)
 		return status;
 	if (args.n_operands)
 		return cli_usage_error(cmd, "takes no operand");
-	json = answer_ask(&args, UHMM_REQ_TIERS, &status);
+	json = answer_ask(&args, UHMM_REQ_TIERS, 0, &status);
 	if (!json)
 		return status;
 	answer_print_tiers(answer_array(json, "tiers"));

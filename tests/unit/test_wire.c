@@ -115,7 +115,7 @@ START_TEST(good_messages_pass)
 
 		expect_right(&msg, sizeof(msg), UHMM_MSG_HELLO, 0);
 	}
-	for (int what = UHMM_REQ_STATUS; what <= UHMM_REQ_AGENT_QUIT; what++) {
+	for (int what = UHMM_REQ_STATUS; what <= UHMM_REQ_MAPS; what++) {
 		struct uhmm_msg_request msg = request((enum uhmm_request)what);
 
 		expect_right(&msg, sizeof(msg), UHMM_MSG_REQUEST, 0);
@@ -221,10 +221,12 @@ START_TEST(a_wrong_request_is_refused_with_its_reason)
 	const char *flag = "a flag is unknown for this request";
 
 	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = 0, -EPROTO, "the request is unknown");
-	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = UHMM_REQ_AGENT_QUIT + 1, -EPROTO,
+	WRONG_REQUEST(UHMM_REQ_STATUS, msg.request = UHMM_REQ_MAPS + 1, -EPROTO,
 		      "the request is unknown");
 	WRONG_REQUEST(UHMM_REQ_EVICT, msg.pid = 0, -EPROTO, "the pid is not positive");
 	WRONG_REQUEST(UHMM_REQ_RESTORE, msg.pid = -1, -EPROTO, "the pid is not positive");
+	WRONG_REQUEST(UHMM_REQ_MAPS, msg.pid = 0, -EPROTO, "the pid is not positive");
+	WRONG_REQUEST(UHMM_REQ_MAPS, msg.flags = UHMM_REQ_FLAG_HOLD, -EPROTO, flag);
 	WRONG_REQUEST(UHMM_REQ_QUERY, msg.bytes = 0, -EPROTO, "the range is empty");
 	WRONG_REQUEST(UHMM_REQ_QUERY, msg.bytes = UINT64_MAX, -EPROTO, beyond);
 	WRONG_REQUEST(UHMM_REQ_MIGRATE, msg.addr = UINT64_MAX - 4095, -EPROTO, beyond);
