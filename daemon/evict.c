@@ -656,7 +656,7 @@ static uint32_t evict_wanted(const struct space *space)
 
 	if (space->current)
 		want = space->current->home ? 0 : space->current_left;
-	else if (space->hold || space->quitting)
+	else if (space_is_held(space))
 		want = 0;
 	if (space->beacon_wanted && !space->beacon_out && want == 0)
 		want = 1; /* it leaves first, and alone */
@@ -811,7 +811,7 @@ static bool evict_makes_progress(const struct space *space)
 
 bool evict_is_useful(const struct space *space)
 {
-	return evict_makes_progress(space) && space_has_agent(space) && !space->hold && !space->quitting &&
+	return evict_makes_progress(space) && space_has_agent(space) && !space_is_held(space) &&
 	       (evict_is_busy(space) || space->pick_failed_ns == 0 ||
 		clock_now_ns() - space->pick_failed_ns > PICK_PAUSE_NS);
 }

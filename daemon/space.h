@@ -388,6 +388,12 @@ static inline uid_t space_uid(const struct space *space)
 	return __atomic_load_n(&space->uid, __ATOMIC_RELAXED);
 }
 
+/* Does nothing leave of its own accord? On its worker. */
+static inline bool space_is_held(const struct space *space)
+{
+	return __atomic_load_n(&space->hold, __ATOMIC_RELAXED) || space->quitting;
+}
+
 static inline uint64_t space_pgidx(const struct space *space, uint64_t addr)
 {
 	return addr >> space->page_shift;

@@ -152,7 +152,7 @@ static int64_t worker_timeout(const struct space *space)
 		return RETRY_NS;
 	if (space->current || space->attaching || evict_is_busy(space))
 		return RETRY_NS;
-	if (stats_get(&space->want_pages) && space_has_agent(space))
+	if (stats_get(&space->want_pages) && space_has_agent(space) && !space_is_held(space))
 		return RETRY_NS;
 	if (space_get_state(space) == SPACE_DRAINING || !quiesce_is_idle(&space->quiesce))
 		return DRAIN_NS;
@@ -203,15 +203,20 @@ static void worker_publish(struct space *space)
 	group_add_tier_pages(space->group, (int64_t)now - (int64_t)before);
 }
 
+/* Do first touches have to come through us? Not of a space that is to be left alone. */
+static bool worker_is_pacing(const struct space *space)
+{
+	return __atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED) && !space_is_held(space);
+}
+
 static void worker_release(struct space *space, uint64_t *last_ns)
 {
 	uint64_t now_ns = clock_now_ns();
 
 	/* All home after a request: at once. Otherwise it can wait. */
-	bool all_home = space->map.n_away == 0 && (space->hold || space->quitting);
+	bool all_home = space->map.n_away == 0 && space_is_held(space);
 
-	if (space->registered.n == 0 || space->current ||
-	    __atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED))
+	if (space->registered.n == 0 || space->current || worker_is_pacing(space))
 		return;
 	if (!all_home && now_ns - *last_ns < RELEASE_NS)
 		return;
@@ -223,8 +228,8 @@ static void worker_release(struct space *space, uint64_t *last_ns)
 /* Growth that escapes between two looks at the maps is what a target overshoots by. */
 static void worker_pace(struct space *space)
 {
-	if (!__atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED) || !space_has_agent(space) ||
-	    !space->beacon_out || space->n_events ||
+	if (!worker_is_pacing(space) || !space_has_agent(space) || !space->beacon_out ||
+	    space->n_events ||
 	    pick_refresh_maps(space, space->env->config->sample_usec * 1000u) < 0)
 		return;
 	for (size_t i = 0; i < space->maps.n; i++) {
