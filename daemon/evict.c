@@ -790,6 +790,14 @@ bool evict_is_staging(const struct space *space, uint64_t addr)
 	       addr < start + (uint64_t)space->n_batches * BATCH_PAGES_MAX * space->page_size;
 }
 
+bool evict_gate_is_open(const struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_batches; i++)
+		if (space->batches[i].state == BATCH_MOVING)
+			return true;
+	return false;
+}
+
 bool evict_is_busy(const struct space *space)
 {
 	for (uint32_t i = 0; i < space->n_batches; i++)

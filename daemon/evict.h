@@ -42,6 +42,9 @@ bool evict_is_staging(const struct space *space, uint64_t addr);
 /* Give the memory of slots that are not in use any more back to the tier. */
 void evict_trim(struct space *space);
 
+/* May a MOVE still succeed? Soon not: an agent is not waited for. */
+bool evict_gate_is_open(const struct space *space);
+
 /* Is a command out? */
 bool evict_is_busy(const struct space *space);
 

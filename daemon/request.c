@@ -130,12 +130,18 @@ static bool request_fill_query(struct conn *conn, const struct uhmm_msg_request 
 	return mail->where != NULL;
 }
 
-static void request_post(struct conn *conn, const struct uhmm_msg_request *request,
-			 enum mail_type type, bool own)
+static void request_post(struct control *control, struct conn *conn,
+			 const struct uhmm_msg_request *request, enum mail_type type, bool own)
 {
-	struct space *space = request_space(conn, request, own);
+	struct space *space;
 	struct mail *mail;
 
+	/* A worker that is started now would not be told to bring everything home. */
+	if (control->stopping) {
+		request_answer(conn, -EBUSY, 0, "the daemon is stopping");
+		return;
+	}
+	space = request_space(conn, request, own);
 	if (!space)
 		return;
 	mail = calloc(1, sizeof(*mail));
@@ -150,6 +156,7 @@ static void request_post(struct conn *conn, const struct uhmm_msg_request *reque
 	mail->bytes = request->bytes;
 	mail->home = request->flags & UHMM_REQ_FLAG_HOME;
 	mail->hold = request->flags & UHMM_REQ_FLAG_HOLD;
+	mail->release = request->flags & UHMM_REQ_FLAG_RELEASE;
 	list_init(&mail->link);
 	if ((type == MAIL_MIGRATE && (mail->bytes == 0 || mail->addr + mail->bytes < mail->addr)) ||
 	    (type == MAIL_QUERY && !request_fill_query(conn, request, space, mail))) {
@@ -198,19 +205,19 @@ void request_serve(struct control *control, struct conn *conn,
 		request_report(control, conn);
 		return;
 	case UHMM_REQ_EVICT:
-		request_post(conn, request, MAIL_EVICT, false);
+		request_post(control, conn, request, MAIL_EVICT, false);
 		return;
 	case UHMM_REQ_RESTORE:
-		request_post(conn, request, MAIL_RESTORE, false);
+		request_post(control, conn, request, MAIL_RESTORE, false);
 		return;
 	case UHMM_REQ_MIGRATE:
-		request_post(conn, request, MAIL_MIGRATE, true);
+		request_post(control, conn, request, MAIL_MIGRATE, true);
 		return;
 	case UHMM_REQ_QUERY:
-		request_post(conn, request, MAIL_QUERY, true);
+		request_post(control, conn, request, MAIL_QUERY, true);
 		return;
 	case UHMM_REQ_MAPS:
-		request_post(conn, request, MAIL_MAPS, false);
+		request_post(control, conn, request, MAIL_MAPS, false);
 		return;
 	case UHMM_REQ_AGENT_QUIT:
 		request_agent_quit(conn, request);
@@ -223,6 +230,7 @@ void request_done(struct control *control, struct conn *conn, const struct mail 
 {
 	const char *why = mail->error == -ESRCH	     ? "the process has ended"
 			  : mail->error == -ENOTCONN ? "the process has no agent (see status)"
+			  : mail->error == -EBUSY    ? "the process is held in host RAM"
 			  : mail->error < 0	     ? strerror(-mail->error)
 						     : "";
 

@@ -184,7 +184,8 @@ struct mail {
 	enum mail_type type;
 	uint64_t conn_id; /* whom control answers; 0: nobody */
 	uint64_t addr, bytes;
-	bool home, hold;
+	bool home, hold, release;
+	uint64_t home_ns; /* hold: when all was home; 0: not yet */
 	/* the answer */
 	int error;
 	uint64_t pages;
@@ -254,7 +255,7 @@ struct space {
 	uint64_t tier_pages;	/* atomic */
 	uint64_t registered_bytes; /* atomic */
 	uint64_t why_not_bytes[UHMM_REASON_MAX]; /* atomic, as of the last scan */
-	bool hold;		/* atomic: an administrator wants it home */
+	bool hold;		/* atomic: an administrator wants it home, and to stay there */
 	bool reading;		/* atomic: events may have been read that are not applied yet */
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;

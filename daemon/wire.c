@@ -115,7 +115,9 @@ static int check_request(const struct uhmm_msg_request *msg, const char **ret_wh
 	case UHMM_REQ_AGENT_QUIT:
 		break;
 	case UHMM_REQ_RESTORE:
-		flags = UHMM_REQ_FLAG_HOLD;
+		flags = UHMM_REQ_FLAG_HOLD | UHMM_REQ_FLAG_RELEASE;
+		if ((msg->flags & flags) == flags)
+			return wire_bad(ret_why, "to hold and to release exclude each other");
 		__attribute__((fallthrough));
 	case UHMM_REQ_EVICT:
 	case UHMM_REQ_MAPS:

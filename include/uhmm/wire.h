@@ -192,7 +192,8 @@ enum uhmm_request {
 	UHMM_REQ_MAPS = 9, /* pid; TEXT: JSON: its mappings and what of each lies where */
 };
 #define UHMM_REQ_FLAG_HOME (1u << 0)
-#define UHMM_REQ_FLAG_HOLD (1u << 1) /* RESTORE: and stop evicting this space */
+#define UHMM_REQ_FLAG_HOLD (1u << 1) /* RESTORE: and keep it there, until EVICT or RELEASE */
+#define UHMM_REQ_FLAG_RELEASE (1u << 2) /* RESTORE: and end what HOLD began */
 
 struct uhmm_msg_request {
 	struct uhmm_msg h;

@@ -72,6 +72,7 @@ bool cli_parse(const struct cli_command *cmd, unsigned int options, int argc, ch
 		{ "help", no_argument, NULL, 'h' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "hold", no_argument, NULL, 'H' },
+		{ "release", no_argument, NULL, 'R' },
 		{ "maps", no_argument, NULL, 'M' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -87,6 +88,8 @@ bool cli_parse(const struct cli_command *cmd, unsigned int options, int argc, ch
 			args.json = true;
 		} else if (c == 'H' && (options & CLI_OPTION_HOLD)) {
 			args.hold = true;
+		} else if (c == 'R' && (options & CLI_OPTION_HOLD)) {
+			args.release = true;
 		} else if (c == 'M' && (options & CLI_OPTION_MAPS)) {
 			args.maps = true;
 		} else if (c == 'h') {

@@ -42,13 +42,13 @@ int help_main(const struct cli_command *cmd, int argc, char **argv);
 /* What the subcommands other than `run` take. */
 enum cli_option {
 	CLI_OPTION_JSON = 1u << 0,
-	CLI_OPTION_HOLD = 1u << 1,
+	CLI_OPTION_HOLD = 1u << 1, /* and --release */
 	CLI_OPTION_MAPS = 1u << 2,
 };
 struct cli_args {
 	const char *socket; /* never NULL */
 	bool json;
-	bool hold;
+	bool hold, release;
 	bool maps;
 	int n_operands;
 	char **operands;

@@ -35,8 +35,10 @@ static const struct cli_command commands[] = {
 	  status_main },
 	{ "evict", "PID [all|SIZE] [--socket PATH]", "Move pages of a process out to a tier",
 	  SOCKET_HELP, evict_main },
-	{ "restore", "PID [--hold] [--socket PATH]", "Bring all pages of a process home",
-	  "  --hold         and stop evicting it\n" SOCKET_HELP, restore_main },
+	{ "restore", "PID [--hold|--release] [--socket PATH]", "Bring all pages of a process home",
+	  "  --hold         and keep them there, until `uhmm evict` or --release\n"
+	  "  --release      and let them leave again\n" SOCKET_HELP,
+	  restore_main },
 	{ "tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
 	  JSON_HELP SOCKET_HELP, tiers_main },
 	{ "doctor", "[--json] [--socket PATH]", "Check whether this machine can do the job",

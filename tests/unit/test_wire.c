@@ -225,6 +225,9 @@ START_TEST(a_wrong_request_is_refused_with_its_reason)
 		      "the request is unknown");
 	WRONG_REQUEST(UHMM_REQ_EVICT, msg.pid = 0, -EPROTO, "the pid is not positive");
 	WRONG_REQUEST(UHMM_REQ_RESTORE, msg.pid = -1, -EPROTO, "the pid is not positive");
+	WRONG_REQUEST(UHMM_REQ_RESTORE, msg.flags = UHMM_REQ_FLAG_HOLD | UHMM_REQ_FLAG_RELEASE,
+		      -EPROTO, "to hold and to release exclude each other");
+	WRONG_REQUEST(UHMM_REQ_EVICT, msg.flags = UHMM_REQ_FLAG_RELEASE, -EPROTO, flag);
 	WRONG_REQUEST(UHMM_REQ_MAPS, msg.pid = 0, -EPROTO, "the pid is not positive");
 	WRONG_REQUEST(UHMM_REQ_MAPS, msg.flags = UHMM_REQ_FLAG_HOLD, -EPROTO, flag);
 	WRONG_REQUEST(UHMM_REQ_QUERY, msg.bytes = 0, -EPROTO, "the range is empty");
