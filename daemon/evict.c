@@ -415,9 +415,34 @@ static bool gate_unregister(const struct space *space, const struct batch *batch
 	return true;
 }
 
+/* For a request: what stayed was not taken out after all. If the gate was closed before the agent
+ * had finished, it may leave yet, and is picked again. */
+static void batch_count_stayed(struct space *space, const struct batch *batch, bool answered)
+{
+	uint64_t stayed = 0, first = UINT64_MAX;
+
+	if (!space->current || space->current->home)
+		return;
+	for (uint32_t i = 0; i < batch->n_pages; i++) {
+		uint64_t addr = space_addr(space, batch_page(batch, i)->pgidx);
+
+		if (batch_has_moved(batch, i) || addr < space->current_start ||
+		    addr >= space->current_end)
+			continue;
+		stayed++;
+		if (addr < first)
+			first = addr;
+	}
+	if (UINT64_MAX - space->current_left >= stayed)
+		space->current_left += stayed;
+	if (!answered && first < space->current_at)
+		space->current_at = first;
+}
+
 /* False: it is open still, and nothing may be read. */
 static bool gate_close(struct space *space, struct batch *batch)
 {
+	bool answered = batch_answered(space, batch);
 	struct page_rec rec;
 
 	if (!gate_unregister(space, batch))
@@ -436,6 +461,7 @@ static bool gate_close(struct space *space, struct batch *batch)
 						: page_rec_move(rec, PAGE_RESIDENT);
 		(void)pagemap_set(&space->map, batch_page(batch, i)->pgidx, rec);
 	}
+	batch_count_stayed(space, batch, answered);
 	batch_mark_holes(space, batch);
 	batch_return_pinned(space, batch);
 	return true;
