@@ -234,7 +234,9 @@ int private_start(const struct private_options *options, struct private_daemon *
 			  "socket with --socket");
 		return -EPERM;
 	}
-	if (paths_find_daemon(path) < 0) {
+	if (options->daemon) {
+		snprintf(path, sizeof(path), "%s", options->daemon);
+	} else if (paths_find_daemon(path) < 0) {
 		cli_error("the daemon is missing: neither %s nor " UHMM_INSTALLED_DAEMON " exists",
 			  path);
 		return -ENOENT;

@@ -9,6 +9,7 @@
 struct private_options {
 	const char *backend; /* NULL: the daemon's default */
 	const char *group;   /* 32 hex digits */
+	const char *daemon;  /* NULL: the one that belongs to the running binary */
 	bool verbose;
 };
 

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * uhmm-torture: options, and which of the parts this process is.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "ops.h"
+#include "runner.h"
+#include "torture.h"
+#include "trace.h"
+#include "util/size.h"
+#include "world.h"
+
+static const char usage[] =
+	"usage: uhmm-torture [--seed N] [--seconds S] [--threads T] [--processes P]\n"
+	"                    [--backend SPEC] [--socket PATH] [--ops LIST] [--replay FILE]\n"
+	"                    [--host-ram SIZE] [--pages N] [--daemon PATH] [--preload PATH]\n"
+	"                    [--plain] [--keep] [--list]\n"
+	"Random operations on managed memory, checked against a shadow; see docs/torture.md.\n";
+
+static unsigned int number(const char *text, unsigned int max)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 0);
+
+	if (!*text || *end || value == 0 || value > max) {
+		fprintf(stderr, "uhmm-torture: '%s' is not a number from 1 to %u\n", text, max);
+		exit(2);
+	}
+	return (unsigned int)value;
+}
+
+static void list_ops(void)
+{
+	for (uint32_t i = 0; i < ops_count(); i++)
+		printf("%-16s %s\n", op_kind(i)->name, op_kind(i)->group);
+	exit(0);
+}
+
+static void take_option(int c, struct runner_options *options, const char **ret_ops)
+{
+	switch (c) {
+	case 's':
+		ctl->seed = strtoull(optarg, NULL, 0);
+		break;
+	case 'S':
+		options->seconds = number(optarg, 1000000);
+		break;
+	case 't':
+		ctl->n_threads = number(optarg, 32);
+		break;
+	case 'p':
+		ctl->n_processes = number(optarg, 16);
+		break;
+	case 'b':
+		options->service.backend = optarg;
+		break;
+	case 'k':
+		options->service.socket = optarg;
+		break;
+	case 'o':
+		*ret_ops = optarg;
+		break;
+	case 'r':
+		options->replay = optarg;
+		break;
+	case 'm':
+		if (size_parse(optarg, &options->service.host_target_bytes) < 0)
+			(void)number("", 1);
+		break;
+	case 'g':
+		ctl->pages_max = number(optarg, REGIONS_MAX * REGION_PAGES_MAX);
+		break;
+	case 'd':
+		options->service.daemon = optarg;
+		break;
+	case 'l':
+		options->service.preload = optarg;
+		break;
+	case 'P':
+		options->service.plain = true;
+		break;
+	case 'K':
+		options->keep = true;
+		break;
+	case 'L':
+		list_ops();
+		break;
+	case 'h':
+		printf("%s", usage);
+		exit(0);
+	default:
+		fprintf(stderr, "%s", usage);
+		exit(2);
+	}
+}
+
+static void parse(int argc, char **argv, struct runner_options *options)
+{
+	static const struct option longs[] = {
+		{ "seed", required_argument, NULL, 's' },
+		{ "seconds", required_argument, NULL, 'S' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "processes", required_argument, NULL, 'p' },
+		{ "backend", required_argument, NULL, 'b' },
+		{ "socket", required_argument, NULL, 'k' },
+		{ "ops", required_argument, NULL, 'o' },
+		{ "replay", required_argument, NULL, 'r' },
+		{ "host-ram", required_argument, NULL, 'm' },
+		{ "pages", required_argument, NULL, 'g' },
+		{ "daemon", required_argument, NULL, 'd' },
+		{ "preload", required_argument, NULL, 'l' },
+		{ "plain", no_argument, NULL, 'P' },
+		{ "keep", no_argument, NULL, 'K' },
+		{ "list", no_argument, NULL, 'L' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *list = NULL;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+		take_option(c, options, &list);
+	if (optind != argc)
+		take_option('?', options, &list);
+	if (ops_enable(list) < 0) {
+		fprintf(stderr, "uhmm-torture: --ops: '%s' names what is not in --list\n", list);
+		exit(2);
+	}
+	if (options->replay && trace_read(options->replay) < 0)
+		exit(2);
+	if (options->service.host_target_bytes == 0)
+		options->service.host_target_bytes = (uint64_t)ctl->n_threads * ctl->n_processes *
+						     ctl->pages_max * ctl->page_size / 6;
+}
+
+/* uhmm-torture --world FD FIRST N: what world_exec calls. */
+static int become_world(char **argv)
+{
+	int error = control_map(atoi(argv[2]));
+
+	if (error) {
+		fprintf(stderr, "uhmm-torture: cannot map the control file: %s\n",
+			strerror(-error));
+		return 2;
+	}
+	return world_main((uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]));
+}
+
+int main(int argc, char **argv)
+{
+	struct runner_options options = { .seconds = 10 };
+	int control_fd, error;
+
+	ops_init();
+	if (argc == 5 && strcmp(argv[1], "--world") == 0)
+		return become_world(argv);
+	error = control_make(&control_fd);
+	if (error) {
+		fprintf(stderr, "uhmm-torture: no place for the shadow on a disk: %s\n",
+			strerror(-error));
+		return 2;
+	}
+	ctl->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	ctl->seed = 1;
+	ctl->n_threads = 4;
+	ctl->n_processes = 2;
+	ctl->pages_max = 1536;
+	parse(argc, argv, &options);
+	if (geteuid() != 0 && !options.service.socket && !options.service.plain) {
+		printf("SKIP: needs root\n");
+		return 77;
+	}
+	return runner_main(&options, control_fd);
+}

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The runner. It starts each round's worlds, watches them, the daemon and the clock, and tells
+ * how it ended. Unmanaged, one thread; it takes no part in the operations.
+ *
+ * A round is short and begins with new processes, so that its trace is whole.
+ */
+#include "runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "actor.h"
+#include "control.h"
+#include "fail.h"
+#include "nudger.h"
+#include "ops.h"
+#include "torture.h"
+#include "trace.h"
+
+#define ROUND_SEC 5.0
+#define LOOK_NSEC 20000000
+
+struct world {
+	pid_t pid; /* 0: it has ended; also the process group of all its descendants */
+};
+
+struct runner {
+	const struct runner_options *options;
+	struct service service;
+	int control_fd;
+	pid_t nudger;
+	struct world worlds[ACTORS_MAX];
+	struct {
+		uint64_t beat;
+		double since;
+	} beats[ACTORS_MAX];
+	double end;
+	uint32_t n_rounds;
+};
+
+static double now_sec(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static bool has_failed(void)
+{
+	return __atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* ---- worlds ------------------------------------------------------------------------------- */
+
+static void __attribute__((noreturn)) world_exec(const struct runner *runner, uint32_t first)
+{
+	char fd[16], first_text[16], n[16];
+	const char *const argv[] = { "uhmm-torture", "--world", fd, first_text, n, NULL };
+
+	snprintf(fd, sizeof(fd), "%d", runner->control_fd);
+	snprintf(first_text, sizeof(first_text), "%u", first);
+	snprintf(n, sizeof(n), "%u", ctl->n_threads);
+	(void)setpgid(0, 0);
+	if (!runner->options->service.plain) {
+		(void)setenv("LD_PRELOAD", runner->service.preload, 1);
+		(void)setenv("UHMM_SOCKET", runner->service.socket, 1);
+		(void)setenv("UHMM_GROUP", runner->service.group, 1);
+	}
+	(void)execv("/proc/self/exe", (char *const *)argv);
+	_exit(126);
+}
+
+static int worlds_start(struct runner *runner)
+{
+	uint32_t n = ctl->n_processes * ctl->n_threads;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (!actor_new(i + 1, 0, TRACE_MAX))
+			return -ENOSPC;
+	for (uint32_t i = 0; i < ACTORS_MAX; i++)
+		runner->beats[i].since = now_sec();
+	for (uint32_t w = 0; w < ctl->n_processes; w++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			return -errno;
+		if (pid == 0)
+			world_exec(runner, w * ctl->n_threads);
+		(void)setpgid(pid, pid);
+		runner->worlds[w].pid = pid;
+	}
+	return 0;
+}
+
+static void worlds_kill(struct runner *runner, int signo)
+{
+	for (uint32_t w = 0; w < ctl->n_processes; w++)
+		if (runner->worlds[w].pid)
+			(void)kill(-runner->worlds[w].pid, signo);
+}
+
+/* Reap what has ended: worlds, and orphans of theirs. */
+static uint32_t worlds_reap(struct runner *runner)
+{
+	uint32_t left = 0;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (uint32_t w = 0; w < ctl->n_processes; w++)
+			if (runner->worlds[w].pid == pid)
+				runner->worlds[w].pid = 0;
+		if (pid == runner->service.daemon.pid)
+			fail_note("DIFFERENCE: the daemon ended, wait status %#x\n", status);
+		else if (pid != runner->nudger && status != 0)
+			fail_note("DIFFERENCE: process %d ended with wait status %#x\n", pid,
+				  status);
+	}
+	for (uint32_t w = 0; w < ctl->n_processes; w++)
+		left += runner->worlds[w].pid != 0;
+	return left;
+}
+
+/* ---- the watchdog --------------------------------------------------------------------------- */
+
+static void print_proc(const struct actor *a, const char *name)
+{
+	char path[64], text[2048];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", a->pid, a->tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		(void)close(fd);
+	if (n > 0)
+		fprintf(stderr, "  %s: %.*s%s", name, (int)n, text, text[n - 1] == '\n' ? "" : "\n");
+}
+
+static void look_at_beats(struct runner *runner)
+{
+	double now = now_sec();
+
+	for (uint32_t i = 0; i < ctl->n_actors && i < ACTORS_MAX; i++) {
+		const struct actor *a = &ctl->actors[i];
+		uint64_t beat = __atomic_load_n(&a->beat, __ATOMIC_RELAXED);
+
+		if (beat != runner->beats[i].beat || a->waiting ||
+		    __atomic_load_n(&a->state, __ATOMIC_ACQUIRE) != ACTOR_RUNNING) {
+			runner->beats[i].beat = beat;
+			runner->beats[i].since = now;
+		}
+		if (now - runner->beats[i].since < HANG_SEC)
+			continue;
+		fail_note("DIFFERENCE: actor %08x (slot %u, pid %d, tid %d) hangs in operation %u: "
+			  "%s\nseed %llu, round %u\n",
+			  a->id, a->slot, a->pid, a->tid, a->n_ops, op_name(a->code),
+			  (unsigned long long)ctl->seed, ctl->round);
+		print_proc(a, "wchan");
+		print_proc(a, "syscall");
+		print_proc(a, "stack");
+		return;
+	}
+}
+
+static void look_at_daemon(struct runner *runner)
+{
+	struct service_numbers numbers;
+
+	if (!service_is_alive(&runner->service))
+		fail_note("DIFFERENCE: the daemon has ended\n");
+	else if (service_ask(&runner->service, &numbers) < 0)
+		fail_note("DIFFERENCE: the daemon does not answer\n");
+	else if (numbers.lost_pages)
+		fail_note("DIFFERENCE: the daemon has lost %llu pages\n",
+			  (unsigned long long)numbers.lost_pages);
+}
+
+/* ---- rounds ----------------------------------------------------------------------------------- */
+
+static void round_watch(struct runner *runner)
+{
+	const struct timespec look = { .tv_nsec = LOOK_NSEC };
+	double stop = now_sec() + ROUND_SEC;
+
+	if (stop > runner->end && !ctl->replaying)
+		stop = runner->end;
+	while (worlds_reap(runner) && !has_failed()) {
+		if (now_sec() >= stop)
+			__atomic_store_n(&ctl->stop, 1, __ATOMIC_RELAXED);
+		look_at_beats(runner);
+		if (!runner->options->service.plain)
+			look_at_daemon(runner);
+		(void)nanosleep(&look, NULL);
+	}
+}
+
+/* Whoever failed first may still be writing. */
+static void failure_show(struct runner *runner)
+{
+	const struct timespec look = { .tv_nsec = LOOK_NSEC };
+	const char *trace;
+
+	for (int i = 0; i < 100 && __atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 2; i++)
+		(void)nanosleep(&look, NULL);
+	worlds_kill(runner, SIGSTOP);
+	(void)service_is_alive(&runner->service);
+	fprintf(stderr, "%s", ctl->failure.text);
+	trace = trace_write();
+	fprintf(stderr, "trace: %s\nagain: uhmm-torture --replay %s\n", trace ? trace : "(nowhere)",
+		trace ? trace : "FILE");
+	if (runner->options->keep) {
+		fprintf(stderr, "everything stays as it is until this process ends (pid %d)\n",
+			(int)getpid());
+		for (;;)
+			(void)pause();
+	}
+}
+
+static bool round_run(struct runner *runner)
+{
+	int error;
+
+	control_reset();
+	if (runner->options->replay && trace_reread(runner->options->replay) < 0)
+		return false;
+	error = worlds_start(runner);
+	if (error)
+		fail_note("DIFFERENCE: cannot start a world: %s\n", strerror(-error));
+	round_watch(runner);
+	if (has_failed())
+		failure_show(runner);
+	worlds_kill(runner, SIGKILL);
+	while (worlds_reap(runner))
+		(void)usleep(1000);
+	runner->n_rounds++;
+	return !has_failed();
+}
+
+static int runner_finish(struct runner *runner, bool good)
+{
+	struct service_numbers numbers = { 0 };
+	bool plain = runner->options->service.plain;
+
+	if (!plain) {
+		(void)service_ask(&runner->service, &numbers);
+		(void)kill(runner->nudger, SIGKILL);
+		(void)waitpid(runner->nudger, NULL, 0);
+		service_stop(&runner->service);
+	}
+	fflush(stderr);
+	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
+	       runner->n_rounds, (unsigned long long)ctl->operations,
+	       (unsigned long long)numbers.evictions, (unsigned long long)numbers.faults, !good);
+	if (good && (ctl->operations == 0 || (!plain && (!numbers.evictions || !numbers.faults)))) {
+		fprintf(stderr, "uhmm-torture: a run in which nothing happened proves nothing\n");
+		good = false;
+	}
+	return good ? 0 : 1;
+}
+
+int runner_main(const struct runner_options *options, int control_fd)
+{
+	static struct runner runner;
+	bool good = true;
+
+	runner.options = options;
+	runner.control_fd = control_fd;
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (!options->service.plain) {
+		if (service_start(&options->service, &runner.service) < 0) {
+			service_stop(&runner.service);
+			return 2;
+		}
+		runner.nudger = nudger_start(runner.service.socket);
+	}
+	runner.end = now_sec() + options->seconds;
+	while (good && now_sec() < runner.end) {
+		good = round_run(&runner);
+		if (!ctl->replaying)
+			ctl->round++;
+	}
+	return runner_finish(&runner, good);
+}

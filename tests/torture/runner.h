@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Rounds of worlds, one after another, until the time is over or something differs. */
+#ifndef UHMM_TORTURE_RUNNER_H
+#define UHMM_TORTURE_RUNNER_H
+
+#include <stdbool.h>
+
+#include "service.h"
+
+struct runner_options {
+	struct service_options service;
+	unsigned int seconds;
+	const char *replay; /* NULL: draw */
+	bool keep;	    /* leave everything stopped after a difference */
+};
+
+/* The torture; prints its last line. Returns the exit status. */
+int runner_main(const struct runner_options *options, int control_fd);
+
+#endif
