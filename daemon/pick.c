@@ -99,6 +99,19 @@ static bool registered_is_certain(struct space *space, uint64_t start, uint64_t 
 	return m && m->end >= end && uffd_settled(space->uffd) == UFFD_OK;
 }
 
+/* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
+ * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
+ * would split what stands there now, and an mremap over both halves fail with EFAULT. */
+static bool is_whole_mapping(struct space *space, uint64_t start, uint64_t end)
+{
+	const struct mapping *m;
+
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+		return false;
+	m = maps_find(&space->maps_check, start);
+	return m && m->start == start && m->end == end;
+}
+
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
 	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
@@ -108,6 +121,10 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	 * would read zero. So belief is not enough here. */
 	if (ranges_cover(&space->certain, start, end))
 		return true;
+	if (start != space->layout.beacon_addr && !is_whole_mapping(space, start, end)) {
+		space->maps_read_ns = 0; /* look again */
+		return false;
+	}
 	result = uffd_register(space->uffd, start, end - start, mode);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
