@@ -6,6 +6,7 @@
  *   wait for: a message of the userfaultfd, an answer of the agent, mail, a time
  *   close the gate, read, apply events      fault_read
  *   serve faults                            fault_serve_all
+ *   help an mremap out of a knot            populate_step
  *   requests                                home_step, survey_step
  *   advance and start batches               evict_step
  *   let go of what is all home              home_release
@@ -38,6 +39,7 @@
 #include "log.h"
 #include "object.h"
 #include "pick.h"
+#include "populate.h"
 #include "quiesce.h"
 #include "survey.h"
 #include "tier.h"
@@ -283,6 +285,7 @@ void *worker_run(void *arg)
 			worker_follow(space);
 		}
 		fault_serve_all(space);
+		populate_step(space);
 		worker_take_mail(space);
 		more = home_step(space);
 		more |= survey_step(space);

@@ -225,6 +225,49 @@ START_TEST(mremap_growth_in_place_is_registered)
 }
 END_TEST
 
+struct growth {
+	struct kf_thread thread;
+	unsigned char *from, *to;
+};
+
+static void *growth_run(void *arg)
+{
+	struct growth *growth = arg;
+
+	growth->to = mremap(growth->from, kf_page, 3 * kf_page, MREMAP_MAYMOVE);
+	return NULL;
+}
+
+/* Nobody can serve it: daemon/populate.c lets the ground go. */
+START_TEST(locked_growth_that_moves_faults_before_its_remap_event)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMAP);
+	struct growth growth = { .from = kf_map_ok(2) };
+	struct uffd_msg msg;
+	unsigned char *at;
+
+	*growth.from = 7;
+	ck_assert_int_eq(mprotect(growth.from + kf_page, kf_page, PROT_NONE), 0);
+	kf_register_ok(uffd, growth.from, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	if (mlock(growth.from, kf_page) < 0) {
+		kf_skip("locked growth", "mlock is refused");
+		return;
+	}
+	kf_thread_start(&growth.thread, growth_run, &growth);
+	msg = kf_read_ok(uffd);
+	ck_assert_uint_eq(msg.event, UFFD_EVENT_PAGEFAULT);
+	at = (unsigned char *)(uintptr_t)msg.arg.pagefault.address;
+	ck_assert_int_eq(kf_fill(uffd, at, 7, 0), -EAGAIN);
+	ck_assert(!kf_has_message(uffd, 50));
+	ck_assert_int_eq(kf_unregister(uffd, at, 2 * kf_page), 0);
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMAP);
+	ck_assert(kf_thread_done(&growth.thread, KF_PATIENCE_MS));
+	ck_assert_ptr_eq(growth.to + kf_page, at);
+	ck_assert_uint_eq(growth.to[0], 7);
+	ck_assert_uint_eq(growth.to[kf_page], 0);
+}
+END_TEST
+
 START_TEST(new_mmap_beside_is_not_registered)
 {
 	int uffd = kf_open_ok(0);
@@ -256,6 +299,7 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, mapping_over_raises_unmap);
 	tcase_add_test(tcase, mprotect_cold_and_pageout_raise_no_event);
 	tcase_add_test(tcase, mremap_growth_in_place_is_registered);
+	tcase_add_test(tcase, locked_growth_that_moves_faults_before_its_remap_event);
 	tcase_add_test(tcase, new_mmap_beside_is_not_registered);
 	return tcase;
 }
