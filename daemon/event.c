@@ -10,7 +10,8 @@
  * is put into an order that is possible and applied as a whole:
  *
  *   - an UNMAP that equals the source of a REMAP in the set is the tail of that mremap;
- *   - a REMAP onto live records comes after the event that vacates them;
+ *   - a REMAP comes after an event that vacates its destination, whatever order they were read
+ *     in, if there are live records, or if the page table shows that what it moved is there;
  *   - otherwise as they were read.
  *
  * What stays ambiguous is settled by the markers in the page table: fault.c judges each
@@ -217,10 +218,13 @@ static void drop_tails(struct space *space)
 	}
 }
 
-/* Does a later event of the set free a part of [start, end)? */
-static bool vacated_later(const struct space *space, uint32_t i, uint64_t start, uint64_t end)
+/* The next event of the set after k that frees a part of where `remap` went: that part; 0: none. */
+static uint32_t vacated_later(const struct space *space, const struct uffd_msg *remap, uint32_t k,
+			      uint64_t *ret_start, uint64_t *ret_end)
 {
-	for (uint32_t k = i + 1; k < space->n_events; k++) {
+	uint64_t start = remap->arg.remap.to, end = start + remap->arg.remap.len;
+
+	while (++k < space->n_events) {
 		const struct uffd_msg *msg = &space->events[k];
 		uint64_t from, to;
 
@@ -233,21 +237,72 @@ static bool vacated_later(const struct space *space, uint32_t i, uint64_t start,
 		} else {
 			continue;
 		}
-		if (from < end && start < to)
-			return true;
+		if (from >= end || start >= to)
+			continue;
+		*ret_start = from > start ? from : start;
+		*ret_end = to < end ? to : end;
+		return k;
+	}
+	return 0;
+}
+
+/* A REMAP that must follow what vacates its destination: noted in a field that the kernel
+ * does not use. */
+#define ARRIVED reserved1
+
+/* What [start, end) got from this REMAP, does it lie there now? By the first page that tells. */
+static bool has_arrived(const struct space *space, const struct uffd_msg *remap, uint64_t start,
+			uint64_t end)
+{
+	uint64_t delta = space_pgidx(space, remap->arg.remap.to) -
+			 space_pgidx(space, remap->arg.remap.from);
+	uint64_t last = space_pgidx(space, end) - delta, entry;
+	struct page_rec rec;
+
+	for (uint64_t i = space_pgidx(space, start) - delta;
+	     (i = pagemap_next(&space->map, i, last, &rec)) < last; i++) {
+		if (rec.v & PAGE_REC_UNMARKED || page_rec_state(rec) == PAGE_POISONED)
+			continue;
+		return fault_read_pagemap(space, i + delta, 1, &entry) == 1 &&
+		       fault_is_marked_hole(entry);
 	}
 	return false;
+}
+
+/*
+ * Two threads: one unmaps X (or moves it away), the other moves Y onto the free ground, and
+ * queues its event first. The same events tell of Y moved to X and then unmapped. The markers
+ * tell them apart. Returns whether anything was asked: then the set must be settled still.
+ */
+static bool note_arrivals(struct space *space)
+{
+	bool asked = false;
+	uint64_t start, end;
+
+	for (uint32_t i = 0; i < space->n_events; i++) {
+		struct uffd_msg *msg = &space->events[i];
+
+		msg->ARRIVED = 0;
+		if (msg->event != UFFD_EVENT_REMAP)
+			continue;
+		for (uint32_t k = i; (k = vacated_later(space, msg, k, &start, &end));) {
+			asked = true;
+			msg->ARRIVED |= has_arrived(space, msg, start, end);
+		}
+	}
+	return asked;
 }
 
 static bool must_wait(const struct space *space, uint32_t i)
 {
 	const struct uffd_msg *msg = &space->events[i];
-	uint64_t to = msg->arg.remap.to, end = to + msg->arg.remap.len;
+	uint64_t start, end;
 
 	return msg->event == UFFD_EVENT_REMAP &&
-	       pagemap_any_away(&space->map, space_pgidx(space, to),
-				space_pgidx(space, end - to)) &&
-	       vacated_later(space, i, to, end);
+	       (msg->ARRIVED || pagemap_any_away(&space->map,
+						 space_pgidx(space, msg->arg.remap.to),
+						 space_pgidx(space, msg->arg.remap.len))) &&
+	       vacated_later(space, msg, i, &start, &end);
 }
 
 static void apply_one(struct space *space, struct uffd_msg *msg)
@@ -403,9 +458,9 @@ static void event_apply_all(struct space *space)
 
 /* ---- settling --------------------------------------------------------------------------- */
 
-void event_settle(struct space *space)
+/* Collect until nothing is outstanding; false: not yet. */
+static bool settle_collect(struct space *space, uint64_t until_ns)
 {
-	uint64_t until_ns = clock_now_ns() + SETTLE_BOUND_NS;
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
 	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
 
@@ -419,10 +474,23 @@ void event_settle(struct space *space)
 		if (result == UFFD_GONE)
 			space->gone = true;
 		if (result != UFFD_AGAIN)
-			break;
+			return true;
 		if (clock_now_ns() > until_ns)
-			return;
+			return false;
 		(void)ppoll(&pollfd, 1, &pause, NULL);
 	}
+	return true;
+}
+
+void event_settle(struct space *space)
+{
+	uint64_t until_ns = clock_now_ns() + SETTLE_BOUND_NS;
+
+	do {
+		if (!settle_collect(space, until_ns))
+			return;
+		/* What the page table showed holds only if nothing has changed since. */
+	} while (note_arrivals(space) && uffd_settled(space->uffd) == UFFD_AGAIN &&
+		 space->n_events < EVENTS_MAX);
 	event_apply_all(space);
 }
