@@ -5,7 +5,8 @@
  * memory away; then forks. Nobody is killed, and both sides find their bytes.
  *
  * argv[1] is how many MiB to touch after the filter is in force: 0 for nothing
- * new, more than the host target to be over it inside the sandbox.
+ * new, more than the host target to be over it inside the sandbox. The child, too, has a
+ * child: nobody but the daemon can find out who that is.
  */
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -59,6 +60,13 @@ int main(int argc, char **argv)
 	usleep(300000);
 	pid = fork();
 	if (pid == 0) {
+		pattern_check(mem, LEN / 2, 1);
+		pid = fork();
+		if (pid == 0) {
+			pattern_check(mem, LEN, 1);
+			_exit(0);
+		}
+		child_join(pid);
 		pattern_check(mem, LEN, 1);
 		pattern_fill(mem, LEN / 2, 3);
 		usleep(200000);
