@@ -44,6 +44,7 @@ struct actor *actor_new(uint32_t id, uint32_t depth, uint32_t n_ops_max)
 	a->script = NULL;
 	a->last_key = a->n_forks = a->pages_used = 0;
 	a->waiting = 0;
+	a->foreign = a->dropped = false;
 	a->code = CODE_NONE;
 	a->handle = NULL;
 	a->pipe[0] = a->pipe[1] = a->file = -1;
@@ -59,6 +60,7 @@ struct actor *actor_new(uint32_t id, uint32_t depth, uint32_t n_ops_max)
 
 static void actor_end(struct actor *a)
 {
+	kids_wait(a);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++) {
 		if (a->regions[i].kind == REGION_FREE)
 			continue;

@@ -159,6 +159,8 @@ int main(int argc, char **argv)
 	int control_fd, error;
 
 	ops_init();
+	if (argc == 2 && strcmp(argv[1], "--noop") == 0)
+		return 0; /* what a vfork executes */
 	if (argc == 5 && strcmp(argv[1], "--world") == 0)
 		return become_world(argv);
 	error = control_make(&control_fd);
@@ -167,6 +169,7 @@ int main(int argc, char **argv)
 			strerror(-error));
 		return 2;
 	}
+	ctl->fd = control_fd;
 	ctl->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	ctl->seed = 1;
 	ctl->n_threads = 4;
@@ -177,5 +180,5 @@ int main(int argc, char **argv)
 		printf("SKIP: needs root\n");
 		return 77;
 	}
-	return runner_main(&options, control_fd);
+	return runner_main(&options);
 }

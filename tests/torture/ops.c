@@ -15,7 +15,7 @@ static uint32_t n_ops;
 
 void ops_init(void)
 {
-	static const struct op_kind *const tables[] = { ops_memory, ops_advise };
+	static const struct op_kind *const tables[] = { ops_memory, ops_advise, ops_process };
 
 	n_ops = 0;
 	for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)

@@ -17,7 +17,7 @@ struct op_kind {
 };
 
 /* One table for each file of operations; ends with an empty name. */
-extern const struct op_kind ops_memory[], ops_advise[];
+extern const struct op_kind ops_memory[], ops_advise[], ops_process[];
 
 /* Joins the tables; before anything else here is called. */
 void ops_init(void);
@@ -73,6 +73,13 @@ void region_unmap(struct actor *a, struct region *region);
 struct region *region_take(struct actor *a, uint32_t n_pages);
 /* Let the slot go; nothing is unmapped. */
 void region_forget(struct actor *a, struct region *region);
+
+/* Send pages out, or home; whatever can go. */
+void pages_out(struct actor *a, const void *addr, size_t bytes);
+void pages_home(struct actor *a, const void *addr, size_t bytes);
+
+/* Wait for all forked children; each must have ended well. */
+void kids_wait(struct actor *a);
 
 /* Store new versions into the cells of mask. */
 void page_store(struct actor *a, struct region *region, uint32_t page, uint32_t mask);

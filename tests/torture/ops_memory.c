@@ -10,7 +10,6 @@
 #include "fail.h"
 #include "ops.h"
 #include "shadow.h"
-#include "uhmm/uhmm.h"
 
 static void op_store(struct actor *a, const struct op *op)
 {
@@ -285,21 +284,12 @@ static void op_dontunmap(struct actor *a, const struct op *op)
 
 /* ---- out and home ----------------------------------------------------------------------- */
 
-static void migrate(struct actor *a, const void *addr, size_t bytes, enum uhmm_destination where)
-{
-	if (!a->handle && uhmm_open(NULL, &a->handle) < 0) {
-		a->handle = NULL;
-		return; /* unmanaged by now: nothing leaves */
-	}
-	(void)uhmm_migrate(a->handle, addr, bytes, where);
-}
-
 static void op_out(struct actor *a, const struct op *op)
 {
 	struct run run;
 
 	if (run_choose(a, op, 128, &run))
-		migrate(a, run_addr(&run), run_bytes(&run), UHMM_TO_TIER);
+		pages_out(a, run_addr(&run), run_bytes(&run));
 }
 
 static void op_home(struct actor *a, const struct op *op)
@@ -307,7 +297,7 @@ static void op_home(struct actor *a, const struct op *op)
 	struct run run;
 
 	if (run_choose(a, op, 64, &run))
-		migrate(a, run_addr(&run), run_bytes(&run), UHMM_TO_HOME);
+		pages_home(a, run_addr(&run), run_bytes(&run));
 }
 
 const struct op_kind ops_memory[] = {

@@ -12,6 +12,7 @@
 #include "fail.h"
 #include "ops.h"
 #include "shadow.h"
+#include "uhmm/uhmm.h"
 
 struct region *region_choose(struct actor *a, uint32_t r)
 {
@@ -176,4 +177,25 @@ void region_check(struct actor *a, struct region *region, const char *how)
 		page_check(a, region, i, how);
 		actor_beat(a);
 	}
+}
+
+/* ---- out and home ----------------------------------------------------------------------- */
+
+static void migrate(struct actor *a, const void *addr, size_t bytes, enum uhmm_destination where)
+{
+	if (!a->handle && uhmm_open(NULL, &a->handle) < 0) {
+		a->handle = NULL;
+		return; /* unmanaged by now: nothing leaves */
+	}
+	(void)uhmm_migrate(a->handle, addr, bytes, where);
+}
+
+void pages_out(struct actor *a, const void *addr, size_t bytes)
+{
+	migrate(a, addr, bytes, UHMM_TO_TIER);
+}
+
+void pages_home(struct actor *a, const void *addr, size_t bytes)
+{
+	migrate(a, addr, bytes, UHMM_TO_HOME);
 }

@@ -7,6 +7,7 @@
  */
 #include "runner.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -36,7 +37,6 @@ struct world {
 struct runner {
 	const struct runner_options *options;
 	struct service service;
-	int control_fd;
 	pid_t nudger;
 	struct world worlds[ACTORS_MAX];
 	struct {
@@ -67,12 +67,14 @@ static void __attribute__((noreturn)) world_exec(const struct runner *runner, ui
 	char fd[16], first_text[16], n[16];
 	const char *const argv[] = { "uhmm-torture", "--world", fd, first_text, n, NULL };
 
-	snprintf(fd, sizeof(fd), "%d", runner->control_fd);
+	snprintf(fd, sizeof(fd), "%d", ctl->fd);
 	snprintf(first_text, sizeof(first_text), "%u", first);
 	snprintf(n, sizeof(n), "%u", ctl->n_threads);
 	(void)setpgid(0, 0);
 	if (!runner->options->service.plain) {
 		(void)setenv("LD_PRELOAD", runner->service.preload, 1);
+		/* Whoever enters a sandbox says so, and that is no news here. */
+		(void)setenv("UHMM_QUIET", "1", 1);
 		(void)setenv("UHMM_SOCKET", runner->service.socket, 1);
 		(void)setenv("UHMM_GROUP", runner->service.group, 1);
 	}
@@ -133,19 +135,60 @@ static uint32_t worlds_reap(struct runner *runner)
 
 /* ---- the watchdog --------------------------------------------------------------------------- */
 
-static void print_proc(const struct actor *a, const char *name)
+static void print_file(const char *dir, const char *name)
 {
-	char path[64], text[2048];
+	char path[320], text[2048];
 	ssize_t n;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", a->pid, a->tid, name);
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	if (fd >= 0)
 		(void)close(fd);
 	if (n > 0)
 		fprintf(stderr, "  %s: %.*s%s", name, (int)n, text, text[n - 1] == '\n' ? "" : "\n");
+}
+
+/* Where every thread of a process stands. */
+static void print_threads(pid_t pid)
+{
+	const struct dirent *entry;
+	char path[64], dir[320];
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	while (tasks && (entry = readdir(tasks))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(dir, sizeof(dir), "%s/%s", path, entry->d_name);
+		fprintf(stderr, "process %d thread %s\n", pid, entry->d_name);
+		print_file(dir, "comm");
+		print_file(dir, "syscall");
+		print_file(dir, "stack");
+	}
+	if (tasks)
+		(void)closedir(tasks);
+}
+
+/* All processes of the worlds, and the daemon. */
+static void print_everybody(const struct runner *runner)
+{
+	const struct dirent *entry;
+	DIR *proc = opendir("/proc");
+
+	while (proc && (entry = readdir(proc))) {
+		pid_t pid = (pid_t)atoi(entry->d_name), group = pid > 0 ? getpgid(pid) : -1;
+		bool ours = pid > 0 && pid == runner->service.daemon.pid;
+
+		for (uint32_t w = 0; w < ctl->n_processes; w++)
+			ours |= group > 0 && group == runner->worlds[w].pid;
+		if (ours)
+			print_threads(pid);
+	}
+	if (proc)
+		(void)closedir(proc);
 }
 
 static void look_at_beats(struct runner *runner)
@@ -167,9 +210,7 @@ static void look_at_beats(struct runner *runner)
 			  "%s\nseed %llu, round %u\n",
 			  a->id, a->slot, a->pid, a->tid, a->n_ops, op_name(a->code),
 			  (unsigned long long)ctl->seed, ctl->round);
-		print_proc(a, "wchan");
-		print_proc(a, "syscall");
-		print_proc(a, "stack");
+		print_everybody(runner);
 		return;
 	}
 }
@@ -270,13 +311,12 @@ static int runner_finish(struct runner *runner, bool good)
 	return good ? 0 : 1;
 }
 
-int runner_main(const struct runner_options *options, int control_fd)
+int runner_main(const struct runner_options *options)
 {
 	static struct runner runner;
 	bool good = true;
 
 	runner.options = options;
-	runner.control_fd = control_fd;
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!options->service.plain) {
 		if (service_start(&options->service, &runner.service) < 0) {

@@ -15,6 +15,6 @@ struct runner_options {
 };
 
 /* The torture; prints its last line. Returns the exit status. */
-int runner_main(const struct runner_options *options, int control_fd);
+int runner_main(const struct runner_options *options);
 
 #endif

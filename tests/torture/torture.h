@@ -121,12 +121,15 @@ struct actor {
 	uint32_t waiting; /* atomic: for another actor, whose beat counts then */
 	uint8_t code;	  /* of the operation in progress */
 	pid_t kids[KIDS_MAX];
+	bool foreign; /* in a pid namespace of its own: its pid means nothing outside */
+	bool dropped; /* it has given its privileges up */
 	struct uhmm *handle; /* its process's own; NULL: none yet */
 	int pipe[2];	     /* -1: none */
 	int file;	     /* a regular file without a name; -1: none */
 	/* For system calls that must not touch managed memory on both sides. */
 	_Alignas(4096) char bounce[64u << 10];
 	struct region regions[REGIONS_MAX];
+	struct region glance; /* what some short-lived children look at */
 	struct op trace[TRACE_MAX];
 };
 
@@ -136,6 +139,7 @@ struct failure {
 };
 
 struct control {
+	int fd; /* of this file, in every process */
 	uint64_t seed;
 	uint32_t round;
 	uint32_t n_threads, n_processes;
