@@ -362,6 +362,10 @@ static bool control_is_needed(uint64_t *ret_pages)
 		needed |= stats_get(&space->tier_pages) != 0 ||
 			  stats_get(&space->registered_bytes) != 0;
 	}
+	/* Shared memory too. */
+	list_for_each(pos, &registry_groups)
+		needed |= __atomic_load_n(&list_entry(pos, struct group, link)->tier_pages,
+					  __ATOMIC_RELAXED) > 0;
 	registry_unlock();
 	*ret_pages = pages;
 	return needed;

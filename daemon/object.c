@@ -94,16 +94,31 @@ enum uhmm_reason object_reason(dev_t dev, uint64_t ino)
 	return reason;
 }
 
+void object_lock(struct object *object)
+{
+	pthread_mutex_lock(&object->lock);
+}
+
+void object_unlock(struct object *object)
+{
+	uint64_t away = object->map.n_away;
+
+	if (away != object->shown_away)
+		group_add_tier_pages(object->group, (int64_t)away - (int64_t)object->shown_away);
+	object->shown_away = away;
+	pthread_mutex_unlock(&object->lock);
+}
+
 uint64_t object_count_away(struct object *object, uint64_t first, uint64_t n)
 {
 	struct page_rec rec;
 	uint64_t away = 0, end = first + n;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	if (object->family)
 		for (uint64_t i = first; (i = pagemap_next(&object->map, i, end, &rec)) < end; i++)
 			away += page_state_is_away(page_rec_state(rec));
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return away;
 }
 
@@ -119,6 +134,7 @@ void object_each(void (*fn)(struct object *object, void *arg), void *arg)
 
 static void object_free(struct object *object)
 {
+	group_add_tier_pages(object->group, -(int64_t)object->shown_away);
 	if (object->family) {
 		if (object->store)
 			family_retire_store(object->family, object->store);
@@ -206,14 +222,14 @@ struct space **object_mappers(struct object *object, uint32_t *ret_n, uint64_t *
 	struct space **mappers = NULL;
 
 	*ret_n = 0;
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	*ret_gen = object->gen;
 	if (object->n_mappers)
 		mappers = calloc(object->n_mappers, sizeof(struct space *));
 	if (mappers)
 		for (uint32_t i = 0; i < object->n_mappers; i++)
 			mappers[(*ret_n)++] = space_ref(object->mappers[i]);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return mappers;
 }
 

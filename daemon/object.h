@@ -69,6 +69,7 @@ struct object {
 	struct family *family; /* of its own: the arena and the store; NULL until first opened */
 	struct store *store;
 	struct pagemap map;
+	uint64_t shown_away; /* how many pages the group counts as being on a tier */
 	struct space **mappers; /* each with a reference */
 	uint32_t n_mappers, cap_mappers;
 	uint64_t gen; /* changes with the mappers */
@@ -91,6 +92,7 @@ struct object {
 	uint64_t tried_ns;    /* when it was last tried to open */
 	uint64_t idle_ns;     /* since when nothing is away */
 	uint64_t seen_ns;     /* in a program's maps */
+	uint64_t quit_ns;     /* since when a mapper takes its leave */
 };
 
 #define OBJECT_REGISTER_MODE                                                                       \
@@ -119,6 +121,10 @@ void object_each(void (*fn)(struct object *object, void *arg), void *arg);
 /* Forget objects that nobody uses or maps any more. On the object thread. */
 void object_sweep(uint64_t unseen_since_ns);
 
+/* The lock of one object. Letting go of it tells the group what is away. */
+void object_lock(struct object *object);
+void object_unlock(struct object *object);
+
 /* With object->lock held: */
 int object_add_mapper(struct object *object, struct space *space);
 void object_remove_mapper(struct object *object, struct space *space);
@@ -142,7 +148,8 @@ unsigned char object_where(struct space *space, uint64_t addr);
 /* ---- mapping (object_map.c); on the space's worker ------------------------------------------ */
 
 /* Register every mapping of the object and become a mapper. 0; -EAGAIN: not yet, ask again;
- * -ENOENT (it maps none), -ENOTCONN, -ESRCH, -EBUSY (a mapping that cannot be registered). */
+ * -ENOENT (it maps none), -ENOTCONN, -ESRCH, -EBUSY (a userfaultfd of the program's
+ * own watches it), -ENOTSUP (a private mapping of it). */
 int object_join(struct space *space, struct object *object);
 /* Nothing is away: let go. -EBUSY: something is. */
 int object_leave(struct space *space, struct object *object);
@@ -202,6 +209,8 @@ int object_reopen(const struct object *object);
 /* On a mapper's worker: PROTECT of object_evict.c, which alone knows what arg is. */
 int object_protect(struct space *space, const void *arg);
 
+/* Bring home what no mapper can. */
+void object_write_back(struct object *object);
 /* Take up to `want` pages of [first, end) out; returns how many left. */
 uint64_t object_evict(struct object *object, uint64_t first, uint64_t end, uint64_t want, bool any);
 

@@ -17,45 +17,19 @@
  * the object still has every byte until its punch, and the slot has it after.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "log.h"
-#include "object.h"
-#include "pinned.h"
+#include "object_pass.h"
 #include "store_slots.h"
 #include "tier.h"
-#include "uffd.h"
-
-/* Pages of one pass: the proof costs tens of milliseconds, whatever their number. */
-#define PASS_PAGES 8192u
-#define PROTECT_TRIES 20
-#define PROVE_PATIENCE_NS 300000000u
-#define PAUSE_USEC 2000
-#define SCAN_REGIONS 8u
 
 /* How a pass ends. */
 enum pass_end { PASS_DONE, PASS_STUCK };
-
-struct pass {
-	struct object *object;
-	struct space **mappers;
-	uint32_t n_mappers;
-	uint64_t gen;
-	uint32_t n_pages;
-	uint64_t *page; /* of the object, ascending */
-	uint64_t *slot;
-	struct object_copy *copy;
-	uint64_t left; /* pages that have left */
-};
 
 /* ---- pick -------------------------------------------------------------------------------------- */
 
@@ -78,7 +52,7 @@ static uint64_t pick(struct pass *pass, uint64_t from, uint64_t end, uint64_t wa
 	struct object *object = pass->object;
 	uint64_t at = from;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	while (at < end && pass->n_pages < want) {
 		off_t data = lseek(object->fd, (off_t)(at << object->page_shift), SEEK_DATA);
 		off_t hole = data < 0 ? -1 : lseek(object->fd, data, SEEK_HOLE);
@@ -94,7 +68,7 @@ static uint64_t pick(struct pass *pass, uint64_t from, uint64_t end, uint64_t wa
 			if (wants(object, at, any))
 				pass->page[pass->n_pages++] = at;
 	}
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return at;
 }
 
@@ -103,7 +77,7 @@ static bool mark_leaving(struct pass *pass)
 	struct object *object = pass->object;
 	uint32_t store = object->store->unit->index, i = 0;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	for (; i < pass->n_pages; i++) {
 		int err;
 
@@ -120,16 +94,8 @@ static bool mark_leaving(struct pass *pass)
 		pthread_mutex_unlock(&object->family->lock);
 		break;
 	}
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return i == pass->n_pages;
-}
-
-/* The record of page i, if it is still this pass's. With the lock held. */
-static bool is_leaving(const struct pass *pass, uint32_t i, struct page_rec *ret_rec)
-{
-	*ret_rec = pagemap_get(&pass->object->map, pass->page[i]);
-	return page_rec_state(*ret_rec) == PAGE_LEAVING &&
-	       page_rec_slot(*ret_rec) == pass->slot[i];
 }
 
 /* What has not left stays. It may be write-protected still: a store will tell. */
@@ -137,12 +103,12 @@ static void take_back(struct pass *pass)
 {
 	struct page_rec rec;
 
-	pthread_mutex_lock(&pass->object->lock);
+	object_lock(pass->object);
 	for (uint32_t i = 0; i < pass->n_pages; i++)
-		if (is_leaving(pass, i, &rec))
+		if (pass_is_leaving(pass, i, &rec))
 			(void)pagemap_set(&pass->object->map, pass->page[i],
 					  page_rec_move(rec, PAGE_RESIDENT));
-	pthread_mutex_unlock(&pass->object->lock);
+	object_unlock(pass->object);
 }
 
 static void release_slots(struct pass *pass)
@@ -153,362 +119,6 @@ static void release_slots(struct pass *pass)
 	for (uint32_t i = 0; i < pass->n_pages; i++)
 		family_slot_unref(family, pass->object->store->unit->index, pass->slot[i]);
 	pthread_mutex_unlock(&family->lock);
-}
-
-/* ---- protect ------------------------------------------------------------------------------------ */
-
-static void forget_mappers(struct pass *pass)
-{
-	object_mappers_free(pass->mappers, pass->n_mappers);
-	pass->mappers = NULL;
-	pass->n_mappers = 0;
-}
-
-static bool is_gone(const struct space *space)
-{
-	return space_get_state(space) == SPACE_DEAD;
-}
-
-static bool maps_here(const struct pass *pass, const struct mapping *m)
-{
-	return m->shared && m->dev == pass->object->dev && m->ino == pass->object->ino;
-}
-
-/* Index of the first page of the pass at or after this page of the object. */
-static uint32_t first_at(const struct pass *pass, uint64_t page)
-{
-	uint32_t lo = 0, hi = pass->n_pages;
-
-	while (lo < hi) {
-		uint32_t mid = (lo + hi) / 2;
-
-		if (pass->page[mid] < page)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-/* Pages i.. of the pass that follow one another, before page `end` of the object. */
-static uint32_t run_of(const struct pass *pass, uint32_t i, uint64_t end)
-{
-	uint32_t n = 1;
-
-	while (i + n < pass->n_pages && pass->page[i + n] == pass->page[i] + n &&
-	       pass->page[i + n] < end)
-		n++;
-	return n;
-}
-
-/* A write-protection that met nothing that has changed since its worker looked. */
-static int protect_run(const struct pass *pass, struct space *space, uint64_t addr, uint32_t n)
-{
-	switch (uffd_mark(space->uffd, addr, (uint64_t)n << pass->object->page_shift)) {
-	case UFFD_OK:
-		return 0;
-	case UFFD_GONE:
-		space->gone = true;
-		return 0;
-	case UFFD_AGAIN:
-	case UFFD_EXISTS:
-	case UFFD_NO_VMA:
-	case UFFD_NO_MEM:
-	case UFFD_ERROR:
-		break;
-	}
-	return -EAGAIN;
-}
-
-/* Is there a page in the run that could be stored to without a message? A store that was let
- * through took its page back: only what is still LEAVING counts. */
-static int check_run(const struct pass *pass, struct space *space, uint64_t addr, uint32_t i,
-		     uint32_t n)
-{
-	struct page_region regions[SCAN_REGIONS];
-	struct pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = addr,
-		.end = addr + ((uint64_t)n << pass->object->page_shift),
-		.vec = (uintptr_t)regions,
-		.vec_len = SCAN_REGIONS,
-		.category_mask = PAGE_IS_PRESENT | PAGE_IS_WRITTEN,
-		.return_mask = PAGE_IS_PRESENT,
-	};
-	int found = ioctl(space->pagemap_fd, PAGEMAP_SCAN, &arg), err = 0;
-	struct page_rec rec;
-
-	if (found <= 0)
-		return found == 0 || space->gone ? 0 : -EAGAIN;
-	if (found == (int)SCAN_REGIONS)
-		return -EAGAIN;
-	pthread_mutex_lock(&pass->object->lock);
-	for (int r = 0; r < found; r++)
-		for (uint64_t at = regions[r].start; at < regions[r].end; at += space->page_size)
-			if (is_leaving(pass, i + (uint32_t)((at - addr) >> space->page_shift),
-				       &rec))
-				err = -EAGAIN;
-	pthread_mutex_unlock(&pass->object->lock);
-	return err;
-}
-
-static int protect_mapping(const struct pass *pass, struct space *space, const struct mapping *m)
-{
-	unsigned int shift = pass->object->page_shift;
-	uint64_t first = m->offset >> shift, end = first + ((m->end - m->start) >> shift);
-	int err = 0;
-
-	/* Locked memory is a promise to the program. */
-	if (m->reason == UHMM_REASON_LOCKED)
-		return -EPERM;
-	for (uint32_t i = first_at(pass, first);
-	     err == 0 && i < pass->n_pages && pass->page[i] < end;) {
-		uint64_t addr = m->start + ((pass->page[i] - first) << shift);
-		uint32_t n = run_of(pass, i, end);
-
-		err = protect_run(pass, space, addr, n);
-		if (err == 0)
-			err = check_run(pass, space, addr, i, n);
-		i += n;
-	}
-	return err;
-}
-
-/* Runs on the worker, which alone reads events: the mappings that it sees are registered, so
- * whatever changes one of them meanwhile leaves an event unread, and write-protecting fails. */
-int object_protect(struct space *space, const void *arg)
-{
-	const struct pass *pass = arg;
-	int err;
-
-	/* A child that we know no process of yet: nobody knows where it maps what. */
-	if (space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
-	    space->hold || space->quitting || uffd_settled(space->uffd) != UFFD_OK)
-		return -EAGAIN;
-	err = maps_read(&space->maps, space->maps_fd);
-	if (err == 0 && stats_get(&space->locked_kb))
-		err = maps_apply_smaps(&space->maps, space->smaps_fd);
-	space->maps_read_ns = 0; /* without pick.c's own verdicts: it reads them again */
-	for (size_t i = 0; i < space->maps.n && err == 0; i++)
-		if (maps_here(pass, &space->maps.v[i]))
-			err = protect_mapping(pass, space, &space->maps.v[i]);
-	return err;
-}
-
-/* Everything that was read of this space has been applied. */
-static bool has_applied(const struct space *space)
-{
-	return is_gone(space) || !__atomic_load_n(&space->reading, __ATOMIC_SEQ_CST);
-}
-
-/* With the lock held: nobody maps it who did not when the pass looked. */
-static bool same_mappers(const struct pass *pass)
-{
-	for (uint32_t i = 0; i < pass->n_mappers; i++)
-		if (!has_applied(pass->mappers[i]))
-			return false;
-	return pass->object->gen == pass->gen && !pass->object->broken;
-}
-
-/*
- * A mapping that is made after its origin was protected inherits that (fork), or has no page
- * in it (mremap), and then the first touch is a message. One that was made by a fork before is
- * a mapper's by now, unless that event is not applied.
- */
-static int protect_once(struct pass *pass)
-{
-	int err = 0;
-
-	forget_mappers(pass);
-	pass->mappers = object_mappers(pass->object, &pass->n_mappers, &pass->gen);
-	if (!pass->mappers)
-		return -ENOENT;
-	for (uint32_t i = 0; i < pass->n_mappers && err == 0; i++) {
-		err = object_ask(pass->mappers[i], pass->object, MAIL_OBJECT_PROTECT, pass);
-		if (err == -ESRCH)
-			err = 0; /* it has ended */
-	}
-	pthread_mutex_lock(&pass->object->lock);
-	if (err == 0 && !same_mappers(pass))
-		err = -EAGAIN;
-	pthread_mutex_unlock(&pass->object->lock);
-	return err;
-}
-
-static int protect(struct pass *pass)
-{
-	int err = -EAGAIN;
-
-	for (int i = 0; i < PROTECT_TRIES && err == -EAGAIN; i++) {
-		err = protect_once(pass);
-		if (err == -EAGAIN)
-			usleep(PAUSE_USEC);
-	}
-	return err;
-}
-
-/* ---- prove -------------------------------------------------------------------------------------- */
-
-/* Asleep where no page of memory can be pinned for a device to write. Anything that is not in
- * this list counts as if it could. */
-static bool never_pins(long nr)
-{
-	static const int calls[] = {
-		SYS_write, SYS_writev, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_poll, SYS_ppoll,
-		SYS_select, SYS_pselect6, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_pwait2,
-		SYS_futex, SYS_nanosleep, SYS_clock_nanosleep, SYS_wait4, SYS_waitid, SYS_pause,
-		SYS_rt_sigsuspend, SYS_rt_sigtimedwait, SYS_accept, SYS_accept4, SYS_connect,
-		SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-		SYS_flock, SYS_fcntl, SYS_fsync, SYS_fdatasync, SYS_msync, SYS_semop,
-		SYS_semtimedop, SYS_msgrcv, SYS_msgsnd, SYS_mq_timedreceive, SYS_mq_timedsend,
-		SYS_madvise, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_clone,
-		SYS_clone3, SYS_fork, SYS_vfork, SYS_execve, SYS_exit, SYS_exit_group, SYS_openat,
-		SYS_close, SYS_sched_yield, SYS_restart_syscall,
-	};
-
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
-		if (nr == calls[i])
-			return true;
-	return false;
-}
-
-/* Is the descriptor that this thread reads from one for direct I/O? */
-static bool reads_direct(int task_fd, pid_t tid, uint64_t fd)
-{
-	char path[64], text[512], *at;
-	ssize_t n = -1;
-	int info;
-
-	snprintf(path, sizeof(path), "%d/fdinfo/%llu", tid, (unsigned long long)fd);
-	info = openat(task_fd, path, O_RDONLY | O_CLOEXEC);
-	if (info >= 0) {
-		n = read(info, text, sizeof(text) - 1);
-		close(info);
-	}
-	if (n <= 0)
-		return true;
-	text[n] = '\0';
-	at = strstr(text, "flags:");
-	return !at || strtoul(at + 6, NULL, 8) & O_DIRECT;
-}
-
-static bool cannot_pin(int task_fd, pid_t tid, const struct threads_call *call)
-{
-	if (call->nr < 0 || never_pins(call->nr))
-		return true;
-	if (call->nr == SYS_read || call->nr == SYS_readv || call->nr == SYS_pread64 ||
-	    call->nr == SYS_preadv || call->nr == SYS_preadv2)
-		return !reads_direct(task_fd, tid, call->args[0]);
-	return false;
-}
-
-/* Does the program have a way to let a device write to its memory behind its back? */
-static bool pins_behind(const struct space *space, const struct maps *maps)
-{
-	char path[64], link[64];
-	struct dirent *entry;
-	bool found = false;
-	DIR *dir;
-
-	for (size_t i = 0; i < maps->n; i++)
-		if (maps->v[i].is_io_uring)
-			return true;
-	snprintf(path, sizeof(path), "/proc/%d/fd", space->pid);
-	dir = opendir(path);
-	if (!dir)
-		return !is_gone(space) && errno != ENOENT;
-	while (!found && (entry = readdir(dir))) {
-		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
-
-		link[n > 0 ? n : 0] = '\0';
-		found = strcmp(link, "anon_inode:[io_uring]") == 0 ||
-			strncmp(link, "/dev/infiniband/", 16) == 0 ||
-			strncmp(link, "/dev/vfio/", 10) == 0 || strncmp(link, "/dev/nvidia", 11) == 0;
-	}
-	closedir(dir);
-	return found;
-}
-
-static int prove_mapper(const struct space *space)
-{
-	uint64_t until_ns = clock_now_ns() + PROVE_PATIENCE_NS;
-	struct threads threads = THREADS_NULL;
-	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int err = 0;
-
-	if (task_fd < 0)
-		return 0; /* it has ended */
-	if (!threads_note(&threads, task_fd))
-		err = is_gone(space) ? 0 : -EAGAIN;
-	while (err == 0 && !threads_are_past(&threads, cannot_pin)) {
-		usleep(PAUSE_USEC);
-		if (clock_now_ns() > until_ns)
-			err = is_gone(space) ? 0 : -EBUSY;
-	}
-	threads_deinit(&threads);
-	close(task_fd);
-	return err;
-}
-
-/* The nodes of robust mutexes that somebody holds stay: an exiting thread walks them when its
- * faults are not delivered any more. After the protection: a lock taken since was a store. */
-static int keep_pinned(struct pass *pass, struct space *space, const struct maps *maps)
-{
-	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct pinned pinned = { .v = NULL };
-	struct page_rec rec;
-	int err = 0;
-
-	if (task_fd < 0)
-		return 0;
-	if (pinned_collect(&pinned, task_fd, space->mem_fd, pass->object->page_shift) < 0)
-		err = is_gone(space) ? 0 : -EAGAIN;
-	close(task_fd);
-	pthread_mutex_lock(&pass->object->lock);
-	for (uint32_t i = 0; i < pinned.n && err == 0; i++) {
-		uint64_t addr = pinned.v[i] << pass->object->page_shift;
-		const struct mapping *m = maps_find(maps, addr);
-		uint64_t page;
-		uint32_t k;
-
-		if (!m || !maps_here(pass, m))
-			continue;
-		page = (addr - m->start + m->offset) >> pass->object->page_shift;
-		k = first_at(pass, page);
-		if (k < pass->n_pages && pass->page[k] == page && is_leaving(pass, k, &rec))
-			(void)pagemap_set(&pass->object->map, page,
-					  page_rec_move(rec, PAGE_RESIDENT));
-	}
-	pthread_mutex_unlock(&pass->object->lock);
-	pinned_deinit(&pinned);
-	return err;
-}
-
-static int prove_here(struct pass *pass, struct space *space)
-{
-	struct maps maps = MAPS_NULL;
-	int err = maps_read(&maps, space->maps_fd) < 0 && !is_gone(space) ? -EAGAIN : 0;
-
-	if (err == 0 && pins_behind(space, &maps))
-		err = -EBUSY;
-	if (err == 0)
-		err = prove_mapper(space);
-	if (err == 0)
-		err = keep_pinned(pass, space, &maps);
-	maps_deinit(&maps);
-	return err;
-}
-
-static int prove(struct pass *pass)
-{
-	int err = 0;
-
-	for (uint32_t i = 0; i < pass->n_mappers && err == 0; i++)
-		err = prove_here(pass, pass->mappers[i]);
-	__atomic_store_n(&pass->object->reason,
-			 err == -EBUSY ? UHMM_REASON_DIRECT_IO : UHMM_REASON_NONE,
-			 __ATOMIC_RELAXED);
-	return err;
 }
 
 /* ---- copy --------------------------------------------------------------------------------------- */
@@ -523,11 +133,11 @@ static uint32_t make_runs(struct pass *pass, uint32_t from)
 	uint32_t i = from;
 
 	copy->n_runs = 0;
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	for (; i < pass->n_pages; i++) {
 		struct uhmm_run *last = copy->n_runs ? &copy->runs[copy->n_runs - 1] : NULL;
 
-		if (!is_leaving(pass, i, &rec))
+		if (!pass_is_leaving(pass, i, &rec))
 			continue;
 		if (last && last->home_addr + last->n_pages * size == pass->page[i] * size &&
 		    last->store_off + last->n_pages * size == pass->slot[i] * size) {
@@ -542,7 +152,7 @@ static uint32_t make_runs(struct pass *pass, uint32_t from)
 			.n_pages = 1,
 		};
 	}
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return i;
 }
 
@@ -551,18 +161,18 @@ static void drop_failed_runs(struct pass *pass)
 {
 	struct page_rec rec;
 
-	pthread_mutex_lock(&pass->object->lock);
+	object_lock(pass->object);
 	for (uint32_t r = 0; r < pass->copy->n_runs; r++) {
 		const struct uhmm_run *run = &pass->copy->runs[r];
 		uint64_t page = run->home_addr >> pass->object->page_shift;
-		uint32_t i = first_at(pass, page);
+		uint32_t i = pass_first_at(pass, page);
 
 		for (uint32_t k = 0; run->result != 0 && k < run->n_pages; k++)
-			if (is_leaving(pass, i + k, &rec))
+			if (pass_is_leaving(pass, i + k, &rec))
 				(void)pagemap_set(&pass->object->map, page + k,
 						  page_rec_move(rec, PAGE_RESIDENT));
 	}
-	pthread_mutex_unlock(&pass->object->lock);
+	object_unlock(pass->object);
 }
 
 /* For a tier that no agent writes. */
@@ -685,7 +295,7 @@ static void punch_run(struct pass *pass, uint32_t i, uint32_t n)
 static bool all_applied(const struct object *object)
 {
 	for (uint32_t i = 0; i < object->n_mappers; i++)
-		if (!has_applied(object->mappers[i]))
+		if (!pass_has_applied(object->mappers[i]))
 			return false;
 	return true;
 }
@@ -714,21 +324,21 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 	struct page_rec rec;
 	int err = 0, tries = 0;
 
-	while (from < to && tries < PROTECT_TRIES) {
+	while (from < to && tries < PASS_TRIES) {
 		uint32_t budget = 64;
 
-		pthread_mutex_lock(&object->lock);
+		object_lock(object);
 		err = may_punch(object);
 		if (err < 0) {
-			pthread_mutex_unlock(&object->lock);
-			tries += err == -EAGAIN ? 1 : PROTECT_TRIES;
-			usleep(err == -EAGAIN ? PAUSE_USEC : 0);
+			object_unlock(object);
+			tries += err == -EAGAIN ? 1 : PASS_TRIES;
+			usleep(err == -EAGAIN ? PASS_PAUSE_USEC : 0);
 			continue;
 		}
 		while (from < to && budget) {
 			uint32_t n = 0;
 
-			while (from + n < to && n < budget && is_leaving(pass, from + n, &rec) &&
+			while (from + n < to && n < budget && pass_is_leaving(pass, from + n, &rec) &&
 			       pass->page[from + n] == pass->page[from] + n)
 				n++;
 			if (n)
@@ -737,11 +347,10 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 			budget -= n ? n : 1;
 		}
 		object_note_mtime(object, !all_applied(object));
-		pthread_mutex_unlock(&object->lock);
+		object_unlock(object);
 	}
 	stats_add(&object->group->stats.evicted, pass->left - before);
 	stats_add(&object->store->tier->n_in, pass->left - before);
-	group_add_tier_pages(object->group, (int64_t)(pass->left - before));
 	group_add_est(object->group, -(int64_t)(pass->left - before));
 }
 
@@ -752,7 +361,7 @@ static enum pass_end run_pass(struct pass *pass)
 	enum pass_end end = PASS_DONE;
 	uint32_t at = 0, next;
 
-	if (mark_leaving(pass) && protect(pass) == 0 && prove(pass) == 0) {
+	if (mark_leaving(pass) && pass_protect(pass) == 0 && pass_prove(pass) == 0) {
 		while (at < pass->n_pages && end == PASS_DONE) {
 			next = make_runs(pass, at);
 			if (pass->copy->n_runs)
@@ -780,7 +389,7 @@ static int pass_init(struct pass *pass, struct object *object)
 
 static void pass_deinit(struct pass *pass)
 {
-	forget_mappers(pass);
+	pass_forget_mappers(pass);
 	free(pass->page);
 	free(pass->slot);
 	free(pass->copy);
@@ -805,6 +414,32 @@ static uint64_t one_pass(struct object *object, uint64_t *at, uint64_t end, uint
 	}
 	pass_deinit(&pass);
 	return left;
+}
+
+/* Pages that are to come home and that no mapper maps now, so that no COPY can bring them.
+ * Written here, and charged to us: the daemon is about to end, or they would be kept for ever. */
+void object_write_back(struct object *object)
+{
+	const uint64_t end = UINT64_MAX >> object->page_shift;
+	uint64_t size = object->page_size;
+	char *page = aligned_alloc(size, size);
+	struct page_rec rec;
+
+	if (!page)
+		return;
+	object_lock(object);
+	for (uint64_t i = 0; (i = pagemap_next(&object->map, i, end, &rec)) < end; i++) {
+		const struct store *store = object->store;
+
+		if (page_rec_state(rec) != PAGE_STORED ||
+		    store->tier->ops->read(store->backend_store, page_rec_slot(rec), 1, page) < 0 ||
+		    pwrite(object->fd, page, size, (off_t)(i * size)) != (ssize_t)size)
+			continue;
+		(void)pagemap_set(&object->map, i, page_rec_move(rec, PAGE_RESIDENT));
+	}
+	object_note_mtime(object, true);
+	object_unlock(object);
+	free(page);
 }
 
 uint64_t object_evict(struct object *object, uint64_t first, uint64_t end, uint64_t want, bool any)

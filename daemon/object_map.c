@@ -45,12 +45,12 @@ static void unlist_object(struct space *space, struct object *object)
 {
 	uint32_t i = 0;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	object_remove_mapper(object, space);
 	for (uint32_t k = 0; k < object->n_removes; k++)
 		if (object->removes[k].space == space)
 			object->removes[k--] = object->removes[--object->n_removes];
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	while (i < space->n_objects && space->objects[i] != object)
 		i++;
 	if (i == space->n_objects)
@@ -63,9 +63,9 @@ static int add_mapper(struct space *space, struct object *object)
 {
 	int err;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	err = object_add_mapper(object, space);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return err < 0 ? err : list_object(space, object);
 }
 
@@ -110,7 +110,7 @@ static int certify_mappings(struct space *space, const struct object *object)
 		if (!is_of(m, object))
 			continue;
 		if (!m->shared)
-			return -EBUSY; /* a private mapping reads holes as zeros */
+			return -ENOTSUP; /* a private mapping reads holes as zeros */
 		found = true;
 		if (ranges_cover(&space->certain, m->start, m->end))
 			continue;
@@ -159,9 +159,9 @@ int object_leave(struct space *space, struct object *object)
 {
 	bool away;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	away = object->open;
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	if (away)
 		return -EBUSY;
 	if (space->n_events || uffd_settled(space->uffd) != UFFD_OK)
@@ -221,7 +221,7 @@ static void poison_away(struct space *space, int uffd)
 
 		if (!object)
 			continue;
-		pthread_mutex_lock(&object->lock);
+		object_lock(object);
 		object->broken = true;
 		for (uint64_t p = first; (p = pagemap_next(&object->map, p, end, &rec)) < end; p++) {
 			uint64_t addr = m->start + ((p - first) << space->page_shift);
@@ -230,7 +230,7 @@ static void poison_away(struct space *space, int uffd)
 			(void)uffd_poison(uffd, addr, space->page_size);
 			stats_add(&space->group->stats.lost, 1);
 		}
-		pthread_mutex_unlock(&object->lock);
+		object_unlock(object);
 	}
 }
 

@@ -409,6 +409,8 @@ static enum uhmm_reason reason_of(int err)
 	case -ENOTCONN:
 		return UHMM_REASON_NO_AGENT;
 	case -EBUSY:
+		return UHMM_REASON_APP_UFFD;
+	case -ENOTSUP:
 		return UHMM_REASON_FILE;
 	default:
 		return UHMM_REASON_SHARED; /* not now: it is tried again */
@@ -440,10 +442,10 @@ int object_open(struct object *object, struct space *space, const struct mapping
 		err = join_everybody(object);
 		reason = err ? reason_of(err) : UHMM_REASON_NONE;
 	}
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	object->open = err == 0;
 	object_note_mtime(object, false);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	__atomic_store_n(&object->reason, reason, __ATOMIC_RELAXED);
 	if (err < 0)
 		object_close(object);
@@ -458,9 +460,9 @@ void object_close(struct object *object)
 	uint64_t gen;
 	uint32_t n;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	object->open = object->family && (object->map.n_away || object->map.n_poisoned);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	if (object->open)
 		return;
 	mappers = object_mappers(object, &n, &gen);

@@ -93,7 +93,7 @@ static int add_remove(struct object *object, const struct object_remove *remove)
 {
 	int err = 0;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	if (object->n_removes == object->cap_removes) {
 		uint32_t cap = object->cap_removes ? 2 * object->cap_removes : 8;
 		struct object_remove *removes = realloc(object->removes, cap * sizeof(*removes));
@@ -107,7 +107,7 @@ static int add_remove(struct object *object, const struct object_remove *remove)
 	}
 	if (err == 0)
 		object->removes[object->n_removes++] = *remove;
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return err;
 }
 
@@ -192,7 +192,6 @@ static void poison_range(struct space *space, struct object *object,
 		return;
 	stats_add(&space->stats.lost, lost);
 	stats_add(&space->group->stats.lost, lost);
-	group_add_tier_pages(space->group, -(int64_t)lost);
 	log_err("pid %d: %llu shared pages are lost: one of several madvise calls at once "
 		"removed them or did not",
 		space->pid, (unsigned long long)lost);
@@ -201,13 +200,8 @@ static void poison_range(struct space *space, struct object *object,
 static void drop_range(struct space *space, struct object *object,
 		       const struct object_remove *remove)
 {
-	uint64_t before = object->map.n_away;
-
-	if (pagemap_drop(&object->map, remove->first, remove->n) < 0) {
+	if (pagemap_drop(&object->map, remove->first, remove->n) < 0)
 		poison_range(space, object, remove);
-		return;
-	}
-	group_add_tier_pages(space->group, (int64_t)object->map.n_away - (int64_t)before);
 }
 
 static void remove_ended(struct space *space, struct object *object,
@@ -230,7 +224,7 @@ static void removes_ended_in(struct space *space, struct object *object, uint64_
 	bool surely_too = false;
 	struct stat st;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	if (object->n_removes && fstat(object->fd, &st) == 0) {
 		for (uint32_t i = 0; i < object->n_removes; i++)
 			surely_too |= object->removes[i].surely;
@@ -248,7 +242,7 @@ static void removes_ended_in(struct space *space, struct object *object, uint64_
 			object->mtime_unsure = false;
 		}
 	}
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 }
 
 void object_removes_ended(struct space *space, uint64_t seq)

@@ -158,7 +158,6 @@ static void came_home(struct space *space, struct object *object, const struct s
 	}
 	stats_add(&space->stats.returned, n);
 	stats_add(&space->group->stats.returned, n);
-	group_add_tier_pages(space->group, -(int64_t)n);
 	group_add_est(space->group, (int64_t)n);
 }
 
@@ -251,10 +250,10 @@ static enum fill_result fetch_by_read(struct space *space, struct object *object
 
 	(void)set_state(object, spot, n, rec, PAGE_STORED, PAGE_COMING);
 	hold_slots(object, rec, n, true);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	err = store->tier->ops->read(store->backend_store, page_rec_slot(rec), (uint32_t)n,
 				     space->bounce);
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	kept = set_state(object, spot, n, rec, PAGE_COMING, PAGE_STORED);
 	if (kept && err < 0) {
 		stats_add(&store->tier->n_errors, 1);
@@ -365,9 +364,9 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 				      map_resident(space, &spot, 1);
 		return true;
 	}
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	*ret_result = object_serve(space, object, fault, &spot);
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return true;
 }
 
@@ -380,7 +379,7 @@ static enum fill_result restore_mapping(struct space *space, struct object *obje
 	enum fill_result result = FILL_DONE;
 	uint64_t stop = end < m->end ? end : m->end;
 
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	while (*at < stop && *budget && result == FILL_DONE) {
 		struct spot spot = spot_of(space, m, *at);
 		uint64_t last = spot.page + ((stop - *at) >> space->page_shift), got = 0;
@@ -401,7 +400,7 @@ static enum fill_result restore_mapping(struct space *space, struct object *obje
 		if (result == FILL_DONE)
 			*at += (got ? got : 1) << space->page_shift;
 	}
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return result;
 }
 
@@ -443,9 +442,9 @@ unsigned char object_where(struct space *space, uint64_t addr)
 	object = object_of_space(space, m.dev, m.ino);
 	if (!object)
 		return 0;
-	pthread_mutex_lock(&object->lock);
+	object_lock(object);
 	state = page_rec_state(pagemap_get(&object->map, spot_of(space, &m, addr).page));
-	pthread_mutex_unlock(&object->lock);
+	object_unlock(object);
 	return state == PAGE_LEAVING			      ? 1
 	       : state == PAGE_STORED || state == PAGE_COMING ? 2
 	       : state == PAGE_POISONED			      ? 3

@@ -27,6 +27,8 @@
 #define RETRY_NS 500000000u
 /* One that is all home is let go after this. */
 #define IDLE_NS 1000000000u
+/* What mappers that take their leave have not brought home by then, they do not map. */
+#define QUIT_NS 1000000000u
 /* Smaller ones are not worth a descriptor and an arena. */
 #define OBJECT_PAGES_MIN 16u
 #define COPY_PATIENCE_SEC 2
@@ -332,16 +334,22 @@ static void evict_for_target(struct object *object)
 	__atomic_store_n(&object->want_pages, 0, __ATOMIC_RELAXED);
 }
 
-static bool is_wanted_home(struct object *object)
+enum wanted { WANTED_NOT, WANTED_HOME, WANTED_QUIT };
+
+/* Does a mapper want it home, or even take its leave? */
+static enum wanted is_wanted_home(struct object *object)
 {
 	uint64_t gen;
 	uint32_t n;
 	struct space **mappers = object_mappers(object, &n, &gen);
-	bool wanted = false;
+	enum wanted wanted = WANTED_NOT;
 
-	for (uint32_t i = 0; i < n; i++)
-		wanted |= __atomic_load_n(&mappers[i]->hold, __ATOMIC_RELAXED) ||
-			  __atomic_load_n(&mappers[i]->quitting, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < n; i++) {
+		if (__atomic_load_n(&mappers[i]->quitting, __ATOMIC_RELAXED))
+			wanted = WANTED_QUIT;
+		else if (wanted == WANTED_NOT && __atomic_load_n(&mappers[i]->hold, __ATOMIC_RELAXED))
+			wanted = WANTED_HOME;
+	}
 	object_mappers_free(mappers, n);
 	return wanted;
 }
@@ -349,20 +357,29 @@ static bool is_wanted_home(struct object *object)
 /* All of it is home, and has been for a while: programs pay nothing for it any more. */
 static void close_if_idle(struct object *object)
 {
+	enum wanted wanted;
 	bool away;
 
 	if (!object->open)
 		return;
-	pthread_mutex_lock(&object->lock);
+	wanted = is_wanted_home(object);
+	object_lock(object);
 	away = object->map.n_away || object->map.n_poisoned || object->n_removes;
-	pthread_mutex_unlock(&object->lock);
-	if (away || __atomic_load_n(&object->group->pacing, __ATOMIC_RELAXED)) {
+	object_unlock(object);
+	if (away || (wanted == WANTED_NOT &&
+		     __atomic_load_n(&object->group->pacing, __ATOMIC_RELAXED))) {
 		object->idle_ns = 0;
+		if (wanted != WANTED_QUIT)
+			object->quit_ns = 0;
+		else if (object->quit_ns == 0)
+			object->quit_ns = clock_now_ns();
+		else if (clock_now_ns() - object->quit_ns > QUIT_NS)
+			object_write_back(object);
 		return;
 	}
 	if (object->idle_ns == 0)
 		object->idle_ns = clock_now_ns();
-	if (clock_now_ns() - object->idle_ns > IDLE_NS || is_wanted_home(object))
+	if (wanted != WANTED_NOT || clock_now_ns() - object->idle_ns > IDLE_NS)
 		object_close(object);
 }
 

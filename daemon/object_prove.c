@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The proof of a pass, after its protection: a page that was pinned before, for a device to
+ * write, would take the bytes along when it leaves the object. A pin taken later had to fault.
+ * Pins cannot be seen; who can hold one can: a thread in a system call that may, and rings and
+ * devices that do I/O on their own. On the object thread.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "object_pass.h"
+#include "pinned.h"
+
+#define PROVE_PATIENCE_NS 300000000u
+
+/* Asleep where no page of memory can be pinned for a device to write. Anything that is not in
+ * this list counts as if it could. */
+static bool never_pins(long nr)
+{
+	static const int calls[] = {
+		SYS_write, SYS_writev, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_poll, SYS_ppoll,
+		SYS_select, SYS_pselect6, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_pwait2,
+		SYS_futex, SYS_nanosleep, SYS_clock_nanosleep, SYS_wait4, SYS_waitid, SYS_pause,
+		SYS_rt_sigsuspend, SYS_rt_sigtimedwait, SYS_accept, SYS_accept4, SYS_connect,
+		SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
+		SYS_flock, SYS_fcntl, SYS_fsync, SYS_fdatasync, SYS_msync, SYS_semop,
+		SYS_semtimedop, SYS_msgrcv, SYS_msgsnd, SYS_mq_timedreceive, SYS_mq_timedsend,
+		SYS_madvise, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_clone,
+		SYS_clone3, SYS_fork, SYS_vfork, SYS_execve, SYS_exit, SYS_exit_group, SYS_openat,
+		SYS_close, SYS_sched_yield, SYS_restart_syscall,
+	};
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (nr == calls[i])
+			return true;
+	return false;
+}
+
+/* Is the descriptor that this thread reads from one for direct I/O? */
+static bool reads_direct(int task_fd, pid_t tid, uint64_t fd)
+{
+	char path[64], text[512], *at;
+	ssize_t n = -1;
+	int info;
+
+	snprintf(path, sizeof(path), "%d/fdinfo/%llu", tid, (unsigned long long)fd);
+	info = openat(task_fd, path, O_RDONLY | O_CLOEXEC);
+	if (info >= 0) {
+		n = read(info, text, sizeof(text) - 1);
+		close(info);
+	}
+	if (n <= 0)
+		return true;
+	text[n] = '\0';
+	at = strstr(text, "flags:");
+	return !at || strtoul(at + 6, NULL, 8) & O_DIRECT;
+}
+
+static bool cannot_pin(int task_fd, pid_t tid, const struct threads_call *call)
+{
+	if (call->nr < 0 || never_pins(call->nr))
+		return true;
+	if (call->nr == SYS_read || call->nr == SYS_readv || call->nr == SYS_pread64 ||
+	    call->nr == SYS_preadv || call->nr == SYS_preadv2)
+		return !reads_direct(task_fd, tid, call->args[0]);
+	return false;
+}
+
+/* Does the program have a way to let a device write to its memory behind its back? */
+static bool pins_behind(const struct space *space, const struct maps *maps)
+{
+	char path[64], link[64];
+	struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->v[i].is_io_uring)
+			return true;
+	snprintf(path, sizeof(path), "/proc/%d/fd", space->pid);
+	dir = opendir(path);
+	if (!dir)
+		return !pass_is_gone(space) && errno != ENOENT;
+	while (!found && (entry = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+
+		link[n > 0 ? n : 0] = '\0';
+		found = strcmp(link, "anon_inode:[io_uring]") == 0 ||
+			strncmp(link, "/dev/infiniband/", 16) == 0 ||
+			strncmp(link, "/dev/vfio/", 10) == 0 || strncmp(link, "/dev/nvidia", 11) == 0;
+	}
+	closedir(dir);
+	return found;
+}
+
+static int prove_mapper(const struct space *space)
+{
+	uint64_t until_ns = clock_now_ns() + PROVE_PATIENCE_NS;
+	struct threads threads = THREADS_NULL;
+	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err = 0;
+
+	if (task_fd < 0)
+		return 0; /* it has ended */
+	if (!threads_note(&threads, task_fd))
+		err = pass_is_gone(space) ? 0 : -EAGAIN;
+	while (err == 0 && !threads_are_past(&threads, cannot_pin)) {
+		usleep(PASS_PAUSE_USEC);
+		if (clock_now_ns() > until_ns)
+			err = pass_is_gone(space) ? 0 : -EBUSY;
+	}
+	threads_deinit(&threads);
+	close(task_fd);
+	return err;
+}
+
+/* The nodes of robust mutexes that somebody holds stay: an exiting thread walks them when its
+ * faults are not delivered any more. After the protection: a lock taken since was a store. */
+static int keep_pinned(struct pass *pass, struct space *space, const struct maps *maps)
+{
+	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct pinned pinned = { .v = NULL };
+	struct page_rec rec;
+	int err = 0;
+
+	if (task_fd < 0)
+		return 0;
+	if (pinned_collect(&pinned, task_fd, space->mem_fd, pass->object->page_shift) < 0)
+		err = pass_is_gone(space) ? 0 : -EAGAIN;
+	close(task_fd);
+	object_lock(pass->object);
+	for (uint32_t i = 0; i < pinned.n && err == 0; i++) {
+		uint64_t addr = pinned.v[i] << pass->object->page_shift;
+		const struct mapping *m = maps_find(maps, addr);
+		uint64_t page;
+		uint32_t k;
+
+		if (!m || !pass_maps_here(pass, m))
+			continue;
+		page = (addr - m->start + m->offset) >> pass->object->page_shift;
+		k = pass_first_at(pass, page);
+		if (k < pass->n_pages && pass->page[k] == page && pass_is_leaving(pass, k, &rec))
+			(void)pagemap_set(&pass->object->map, page,
+					  page_rec_move(rec, PAGE_RESIDENT));
+	}
+	object_unlock(pass->object);
+	pinned_deinit(&pinned);
+	return err;
+}
+
+static int prove_here(struct pass *pass, struct space *space)
+{
+	struct maps maps = MAPS_NULL;
+	int err = maps_read(&maps, space->maps_fd) < 0 && !pass_is_gone(space) ? -EAGAIN : 0;
+
+	if (err == 0 && pins_behind(space, &maps))
+		err = -EBUSY;
+	if (err == 0)
+		err = prove_mapper(space);
+	if (err == 0)
+		err = keep_pinned(pass, space, &maps);
+	maps_deinit(&maps);
+	return err;
+}
+
+int pass_prove(struct pass *pass)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < pass->n_mappers && err == 0; i++)
+		err = prove_here(pass, pass->mappers[i]);
+	__atomic_store_n(&pass->object->reason,
+			 err == -EBUSY ? UHMM_REASON_DIRECT_IO : UHMM_REASON_NONE,
+			 __ATOMIC_RELAXED);
+	return err;
+}
