@@ -47,7 +47,8 @@ struct actor *actor_new(uint32_t id, uint32_t depth, uint32_t n_ops_max)
 	a->foreign = a->dropped = false;
 	a->code = CODE_NONE;
 	a->handle = NULL;
-	a->pipe[0] = a->pipe[1] = a->file = -1;
+	a->pipe[0] = a->pipe[1] = a->file = a->direct = -1;
+	a->ask.state = 0;
 	for (uint32_t i = 0; i < KIDS_MAX; i++)
 		a->kids[i] = 0;
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)

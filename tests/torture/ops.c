@@ -15,7 +15,8 @@ static uint32_t n_ops;
 
 void ops_init(void)
 {
-	static const struct op_kind *const tables[] = { ops_memory, ops_advise, ops_process };
+	static const struct op_kind *const tables[] = { ops_memory, ops_advise, ops_process,
+							  ops_io, ops_thread };
 
 	n_ops = 0;
 	for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)

@@ -17,7 +17,7 @@ struct op_kind {
 };
 
 /* One table for each file of operations; ends with an empty name. */
-extern const struct op_kind ops_memory[], ops_advise[], ops_process[];
+extern const struct op_kind ops_memory[], ops_advise[], ops_process[], ops_io[], ops_thread[];
 
 /* Joins the tables; before anything else here is called. */
 void ops_init(void);

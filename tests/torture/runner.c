@@ -22,6 +22,7 @@
 #include "actor.h"
 #include "control.h"
 #include "fail.h"
+#include "neighbour.h"
 #include "nudger.h"
 #include "ops.h"
 #include "torture.h"
@@ -37,7 +38,7 @@ struct world {
 struct runner {
 	const struct runner_options *options;
 	struct service service;
-	pid_t nudger;
+	pid_t nudger, neighbour; /* 0: none */
 	struct world worlds[ACTORS_MAX];
 	struct {
 		uint64_t beat;
@@ -124,7 +125,9 @@ static uint32_t worlds_reap(struct runner *runner)
 				runner->worlds[w].pid = 0;
 		if (pid == runner->service.daemon.pid)
 			fail_note("DIFFERENCE: the daemon ended, wait status %#x\n", status);
-		else if (pid != runner->nudger && status != 0)
+		else if (pid == runner->nudger || pid == runner->neighbour)
+			fail_note("DIFFERENCE: a helper ended, wait status %#x\n", status);
+		else if (status != 0)
 			fail_note("DIFFERENCE: process %d ended with wait status %#x\n", pid,
 				  status);
 	}
@@ -289,6 +292,15 @@ static bool round_run(struct runner *runner)
 	return !has_failed();
 }
 
+static void helper_stop(pid_t *pid)
+{
+	if (*pid <= 0)
+		return;
+	(void)kill(*pid, SIGKILL);
+	(void)waitpid(*pid, NULL, 0);
+	*pid = 0;
+}
+
 static int runner_finish(struct runner *runner, bool good)
 {
 	struct service_numbers numbers = { 0 };
@@ -296,10 +308,10 @@ static int runner_finish(struct runner *runner, bool good)
 
 	if (!plain) {
 		(void)service_ask(&runner->service, &numbers);
-		(void)kill(runner->nudger, SIGKILL);
-		(void)waitpid(runner->nudger, NULL, 0);
+		helper_stop(&runner->nudger);
 		service_stop(&runner->service);
 	}
+	helper_stop(&runner->neighbour);
 	fflush(stderr);
 	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
 	       runner->n_rounds, (unsigned long long)ctl->operations,
@@ -325,6 +337,7 @@ int runner_main(const struct runner_options *options)
 		}
 		runner.nudger = nudger_start(runner.service.socket);
 	}
+	runner.neighbour = neighbour_start();
 	runner.end = now_sec() + options->seconds;
 	while (good && now_sec() < runner.end) {
 		good = round_run(&runner);

@@ -4,8 +4,8 @@
  * nobody manages.
  *
  *   runner    unmanaged; starts the daemon and, round by round, the worlds; watches; reports
- *   nudger    unmanaged, forked by the runner; asks the daemon to evict and restore at random,
- *             and reads the worlds' memory as a neighbour
+ *   nudger    unmanaged, forked by the runner; asks the daemon to evict and restore at random
+ *   neighbour unmanaged, forked by the runner; reads and writes the worlds' memory when asked
  *   world     a managed process: the runner's binary, executed anew under the preload
  *   actor     a thread of a world, or a forked child of one. It owns regions of memory and does
  *             one operation after another on them
@@ -32,6 +32,8 @@ struct uhmm;
 #define CELLS 8u
 #define HISTORY 8u
 #define KIDS_MAX 8u
+/* At least 16 pages. */
+#define BOUNCE_BYTES (64u << 10)
 #define FAILURE_TEXT 16384u
 /* No actor may take longer than this for one operation. */
 #define HANG_SEC 20
@@ -105,6 +107,14 @@ enum actor_state {
 	ACTOR_DONE,
 };
 
+/* What the neighbour is asked to do with an actor's memory. */
+struct ask {
+	uint32_t state; /* atomic, a futex. 0: nothing; 1: asked; 2: done */
+	bool write;	/* from bounce into the memory; else from the memory into bounce */
+	uint64_t addr, bytes;
+	int64_t result; /* bytes, or a negative errno */
+};
+
 struct actor {
 	uint32_t state; /* enum actor_state, atomic */
 	uint32_t id;	/* the same in each replay */
@@ -126,8 +136,10 @@ struct actor {
 	struct uhmm *handle; /* its process's own; NULL: none yet */
 	int pipe[2];	     /* -1: none */
 	int file;	     /* a regular file without a name; -1: none */
+	int direct;	     /* the same, O_DIRECT; -1: none */
+	struct ask ask;
 	/* For system calls that must not touch managed memory on both sides. */
-	_Alignas(4096) char bounce[64u << 10];
+	_Alignas(4096) char bounce[BOUNCE_BYTES];
 	struct region regions[REGIONS_MAX];
 	struct region glance; /* what some short-lived children look at */
 	struct op trace[TRACE_MAX];
@@ -148,6 +160,7 @@ struct control {
 	uint32_t stop;	    /* atomic: the round ends */
 	uint32_t n_actors;  /* atomic: slots handed out */
 	uint32_t n_alive;   /* atomic: processes */
+	uint32_t n_asks;    /* atomic, a futex: the neighbour sleeps on it */
 	uint64_t operations; /* atomic, of all rounds */
 	uint64_t page_size;
 	uint8_t enabled[256]; /* by operation code: may be drawn */

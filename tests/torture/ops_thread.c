@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads that come and go, signals in the middle of faults, signals on stacks that are away,
+ * robust mutexes whose owners die.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "ops.h"
+#include "shadow.h"
+
+/* ---- short threads -------------------------------------------------------------------------- */
+
+#define SHORT_MAX 16u
+
+struct errand {
+	struct actor *a;
+	struct region *region;
+	uint32_t page;
+	uint32_t store; /* cells; 0: only look */
+};
+
+static __thread uint64_t of_this_thread[64];
+
+/* Each has a page of its own, so that the shadow needs no lock. Nothing is drawn, so the
+ * actor's other state stays alone. */
+static void *errand_run(void *arg)
+{
+	const struct errand *errand = arg;
+	uint64_t mark = (uint64_t)(uintptr_t)errand;
+
+	of_this_thread[0] = of_this_thread[63] = mark;
+	if (errand->store && page_is_writable(&errand->region->pages[errand->page]))
+		page_store(errand->a, errand->region, errand->page, errand->store);
+	page_check(errand->a, errand->region, errand->page, "a load of a short thread");
+	if (of_this_thread[0] != mark || of_this_thread[63] != mark)
+		fail(errand->a, "a thread's own memory is not as it left it");
+	return arg;
+}
+
+static void op_short_threads(struct actor *a, const struct op *op)
+{
+	pthread_t threads[SHORT_MAX];
+	struct errand errands[SHORT_MAX];
+	struct run run;
+	uint32_t n = 0;
+
+	if (!run_choose(a, op, SHORT_MAX, &run))
+		return;
+	for (; n < run.n; n++) {
+		errands[n] = (struct errand){ a, run.region, run.first + n, op->r[2] & 0xff };
+		if (pthread_create(&threads[n], NULL, errand_run, &errands[n]) != 0)
+			break; /* in a pid namespace that has no init yet, for one */
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		void *ret;
+
+		MUST(a, pthread_join(threads[i], &ret) == 0);
+		if (ret != &errands[i])
+			fail(a, "a thread returned %p instead of %p", ret, (void *)&errands[i]);
+		actor_beat(a);
+	}
+}
+
+/* One after another, at once: the stack of each is the next one's. */
+static void op_thread_storm(struct actor *a, const struct op *op)
+{
+	for (uint32_t i = 0; i < 40; i++) {
+		struct run run;
+		struct errand errand;
+		pthread_t thread;
+
+		if (!run_choose(a, op, SHORT_MAX, &run))
+			return;
+		errand = (struct errand){ a, run.region, run.first + i % run.n, 1 };
+		if (pthread_create(&thread, NULL, errand_run, &errand) != 0)
+			return;
+		MUST(a, pthread_join(thread, NULL) == 0);
+		actor_beat(a);
+	}
+}
+
+/* ---- signals ----------------------------------------------------------------------------------- */
+
+static __thread struct actor *signalled; /* who looks at what, in its handler */
+static __thread struct run signalled_run;
+
+static void on_poke(int signo)
+{
+	(void)signo;
+}
+
+/* Uses a good part of its stack, and the memory of the actor. */
+static void on_look(int signo)
+{
+	volatile char used[12000];
+
+	(void)signo;
+	memset((char *)used, 0x5a, sizeof(used));
+	for (uint32_t i = signalled_run.first; i < signalled_run.first + signalled_run.n; i++)
+		page_check(signalled, signalled_run.region, i, "a load in a signal handler");
+	for (size_t i = 0; i < sizeof(used); i++)
+		if (used[i] != 0x5a)
+			fail(signalled, "a signal handler's stack is not as it left it");
+}
+
+static void handlers_install(void)
+{
+	struct sigaction poke = { .sa_handler = on_poke, .sa_flags = SA_RESTART };
+	struct sigaction look = { .sa_handler = on_look, .sa_flags = SA_RESTART | SA_ONSTACK };
+
+	(void)sigaction(SIGUSR2, &poke, NULL);
+	(void)sigaction(SIGUSR1, &look, NULL);
+}
+
+/* A handler on a stack of its own, which has been sent away. */
+static void op_altstack(struct actor *a, const struct op *op)
+{
+	size_t bytes = 16 * ctl->page_size;
+	stack_t stack = { .ss_size = bytes }, old;
+
+	handlers_install();
+	signalled = a;
+	if (!run_choose(a, op, 4, &signalled_run))
+		return;
+	stack.ss_sp = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	MUST(a, stack.ss_sp != MAP_FAILED);
+	memset(stack.ss_sp, 0x77, bytes);
+	MUST(a, sigaltstack(&stack, &old) == 0);
+	pages_out(a, stack.ss_sp, bytes);
+	MUST(a, raise(SIGUSR1) == 0);
+	pages_out(a, stack.ss_sp, bytes);
+	MUST(a, raise(SIGUSR1) == 0);
+	MUST(a, sigaltstack(&old, NULL) == 0);
+	MUST(a, munmap(stack.ss_sp, bytes) == 0);
+}
+
+/* Interrupt somebody, perhaps in a fault. */
+static void op_poke(struct actor *a, const struct op *op)
+{
+	uint32_t n = __atomic_load_n(&ctl->n_actors, __ATOMIC_RELAXED);
+
+	handlers_install();
+	for (uint32_t i = 0, at = op->r[0]; i < 8; i++, at++) {
+		const struct actor *other = &ctl->actors[at % (n < ACTORS_MAX ? n : ACTORS_MAX)];
+
+		if (other->state == ACTOR_RUNNING && other->pid == a->pid && other->tid > 0)
+			(void)syscall(SYS_tgkill, a->pid, other->tid, SIGUSR2);
+	}
+}
+
+/* ---- robust mutexes -------------------------------------------------------------------------- */
+
+struct safe {
+	pthread_mutex_t mutex;
+	char room[8192]; /* so that two of them are never on one page */
+	pthread_mutex_t other;
+};
+
+static struct safe *safe_open(struct actor *a, int flags)
+{
+	struct safe *safe = mmap(NULL, sizeof(*safe), PROT_READ | PROT_WRITE,
+				 MAP_ANONYMOUS | flags, -1, 0);
+	pthread_mutexattr_t attr;
+
+	MUST(a, safe != MAP_FAILED);
+	(void)pthread_mutexattr_init(&attr);
+	(void)pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	(void)pthread_mutexattr_setpshared(&attr, flags & MAP_SHARED ? PTHREAD_PROCESS_SHARED
+								     : PTHREAD_PROCESS_PRIVATE);
+	(void)pthread_mutex_init(&safe->mutex, &attr);
+	(void)pthread_mutex_init(&safe->other, &attr);
+	return safe;
+}
+
+struct owner {
+	struct actor *a;
+	struct safe *safe;
+	bool out; /* the mutexes are sent away while they are held */
+};
+
+/* Takes both, and ends. */
+static void *owner_run(void *arg)
+{
+	const struct owner *owner = arg;
+
+	(void)pthread_mutex_lock(&owner->safe->mutex);
+	(void)pthread_mutex_lock(&owner->safe->other);
+	if (owner->out)
+		pages_out(owner->a, owner->safe, sizeof(*owner->safe));
+	return NULL;
+}
+
+static void mutex_must_be_orphan(struct actor *a, pthread_mutex_t *mutex, const char *whose)
+{
+	int error = pthread_mutex_lock(mutex);
+
+	if (error != EOWNERDEAD)
+		fail(a, "the robust mutex of a %s that died says %d instead of EOWNERDEAD", whose,
+		     error);
+	(void)pthread_mutex_consistent(mutex);
+	(void)pthread_mutex_unlock(mutex);
+}
+
+static void op_robust_thread(struct actor *a, const struct op *op)
+{
+	struct owner owner = { a, safe_open(a, MAP_PRIVATE), op->r[0] & 1 };
+	pthread_t thread;
+
+	if (op->r[0] & 2)
+		pages_out(a, owner.safe, sizeof(*owner.safe));
+	if (pthread_create(&thread, NULL, owner_run, &owner) == 0) {
+		MUST(a, pthread_join(thread, NULL) == 0);
+		mutex_must_be_orphan(a, &owner.safe->mutex, "thread");
+		mutex_must_be_orphan(a, &owner.safe->other, "thread");
+	}
+	MUST(a, munmap(owner.safe, sizeof(*owner.safe)) == 0);
+}
+
+static void op_robust_process(struct actor *a, const struct op *op)
+{
+	struct owner owner = { a, NULL, false };
+	int status;
+	pid_t pid;
+
+	if (a->foreign)
+		return;
+	owner.safe = safe_open(a, MAP_SHARED);
+	pid = fork();
+	if (pid == 0) {
+		(void)owner_run(&owner);
+		if (op->r[0] & 1)
+			(void)raise(SIGKILL);
+		_exit(0);
+	}
+	if (pid > 0) {
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		mutex_must_be_orphan(a, &owner.safe->mutex, "process");
+		mutex_must_be_orphan(a, &owner.safe->other, "process");
+	}
+	MUST(a, munmap(owner.safe, sizeof(*owner.safe)) == 0);
+}
+
+const struct op_kind ops_thread[] = {
+	{ "short-threads", "thread", 8, op_short_threads },
+	{ "thread-storm", "thread", 2, op_thread_storm },
+	{ "altstack", "signal", 6, op_altstack },
+	{ "poke", "signal", 10, op_poke },
+	{ "robust-thread", "robust", 6, op_robust_thread },
+	{ "robust-process", "robust", 3, op_robust_process },
+	{ NULL, NULL, 0, NULL },
+};
