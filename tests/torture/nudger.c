@@ -51,6 +51,13 @@ static int admin_connect(const char *socket)
 	return fd;
 }
 
+/* Not while somebody installs guards: see op_guard. */
+static bool restore_begin(void)
+{
+	__atomic_store_n(&ctl->restoring, 1, __ATOMIC_SEQ_CST);
+	return __atomic_load_n(&ctl->n_guarding, __ATOMIC_SEQ_CST) == 0;
+}
+
 static void __attribute__((noreturn)) nudger_run(const char *socket)
 {
 	uint64_t rng = hash2(ctl->seed, 0x6e756467);
@@ -69,11 +76,13 @@ static void __attribute__((noreturn)) nudger_run(const char *socket)
 			fd = admin_connect(socket);
 		if (fd < 0 || pid == 0)
 			continue;
+		home = home && restore_begin();
 		if (client_request(fd, home ? UHMM_REQ_RESTORE : UHMM_REQ_EVICT, pid, bytes, 0,
 				   NULL, &done) < 0) {
 			(void)close(fd);
 			fd = -1;
 		}
+		__atomic_store_n(&ctl->restoring, 0, __ATOMIC_SEQ_CST);
 	}
 }
 

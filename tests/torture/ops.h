@@ -68,6 +68,10 @@ bool page_is_unlocked(const struct page_shadow *page);
 /* A new region of n pages of zeros; NULL: there is no room. `addr` NULL: where the kernel
  * likes. */
 struct region *region_map(struct actor *a, uint32_t n_pages, char *addr);
+/* The same, above a page that is never anything. */
+struct region *region_map_fenced(struct actor *a, uint32_t n_pages);
+/* Moved away from its fence: that goes. */
+void region_leave_fence(struct actor *a, struct region *region);
 void region_unmap(struct actor *a, struct region *region);
 /* A slot for a region; NULL. The caller fills it. */
 struct region *region_take(struct actor *a, uint32_t n_pages);

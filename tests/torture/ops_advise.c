@@ -95,25 +95,57 @@ static void op_hint(struct actor *a, const struct op *op)
 	(void)madvise(run_addr(&run), run_bytes(&run), advices[(op->r[2] >> 12) % n]);
 }
 
+/*
+ * A guard takes the place of a marker without a word, and UFFDIO_COPY replaces either. So a
+ * page that is being brought home although nobody touched it may do away with a guard that is
+ * installed in that instant, and nobody can exclude that. It is excluded here: restores wait,
+ * and what is away and gets a guard is where no neighbour's fault brings pages along.
+ */
+static bool guard_begin(struct actor *a, const struct run *run)
+{
+	__atomic_fetch_add(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&ctl->restoring, __ATOMIC_SEQ_CST)) {
+		__atomic_fetch_sub(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+		return false;
+	}
+	/* The answer comes after whatever the daemon was at: our own last faults, too. */
+	if (run->region->fenced)
+		pages_out(a, run_addr(run), run_bytes(run));
+	for (uint32_t i = run->first; !run->region->fenced && i < run->first + run->n; i++)
+		page_check(a, run->region, i, "a load before MADV_GUARD_INSTALL");
+	return true;
+}
+
+static void guard_end(void)
+{
+	__atomic_fetch_sub(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+}
+
 static void op_guard(struct actor *a, const struct op *op)
 {
-	bool install = op->r[2] & 0x10000;
+	struct run run;
+	int error;
+
+	if (!run_for_advice(a, op, 4, &run) || !guard_begin(a, &run))
+		return;
+	error = madvise(run_addr(&run), run_bytes(&run), ADVICE_GUARD_INSTALL);
+	guard_end();
+	for (uint32_t i = run.first; error == 0 && i < run.first + run.n; i++) {
+		run.region->pages[i].flags |= PAGE_GUARD;
+		shadow_zero(a, &run.region->pages[i]);
+	}
+}
+
+static void op_unguard(struct actor *a, const struct op *op)
+{
 	struct run run;
 
-	if (!run_for_advice(a, op, 4, &run) ||
-	    madvise(run_addr(&run), run_bytes(&run),
-		    install ? ADVICE_GUARD_INSTALL : ADVICE_GUARD_REMOVE) < 0)
+	if (!run_for_advice(a, op, REGION_PAGES_MAX, &run) ||
+	    madvise(run_addr(&run), run_bytes(&run), ADVICE_GUARD_REMOVE) < 0)
 		return; /* an older kernel */
 	for (uint32_t i = run.first; i < run.first + run.n; i++) {
-		struct page_shadow *page = &run.region->pages[i];
-
-		if (install) {
-			page->flags |= PAGE_GUARD;
-			shadow_zero(a, page);
-		} else {
-			page->flags &= (uint8_t)~PAGE_GUARD;
-			shadow_note(a, page);
-		}
+		run.region->pages[i].flags &= (uint8_t)~PAGE_GUARD;
+		shadow_note(a, &run.region->pages[i]);
 	}
 }
 
@@ -181,7 +213,8 @@ const struct op_kind ops_advise[] = {
 	{ "toss", "advise", 20, op_toss },
 	{ "free", "advise", 14, op_free },
 	{ "hint", "advise", 16, op_hint },
-	{ "guard", "advise", 14, op_guard },
+	{ "guard", "advise", 10, op_guard },
+	{ "unguard", "advise", 6, op_unguard },
 	{ "fork-advice", "advise", 8, op_fork_advice },
 	{ "lock", "advise", 6, op_lock },
 	{ "unlock", "advise", 6, op_unlock },

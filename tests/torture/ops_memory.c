@@ -59,7 +59,9 @@ static uint32_t size_of(uint32_t r)
 
 static void op_map(struct actor *a, const struct op *op)
 {
-	struct region *region = region_map(a, size_of(op->r[0]), NULL);
+	uint32_t n_pages = size_of(op->r[0]);
+	struct region *region = op->r[2] & 3 ? region_map(a, n_pages, NULL)
+					     : region_map_fenced(a, n_pages);
 
 	/* Mostly it is filled at once. */
 	for (uint32_t i = 0; region && op->r[1] & 7 && i < region->n_pages; i++)
@@ -202,6 +204,8 @@ static void op_grow(struct actor *a, const struct op *op)
 	if (got == MAP_FAILED && !(op->r[2] & 3) && errno == ENOMEM)
 		return;
 	MUST_REGION(a, region, got != MAP_FAILED);
+	if (got != region->addr)
+		region_leave_fence(a, region);
 	region->addr = got;
 	region_resize(a, region, n_pages);
 }
@@ -235,6 +239,7 @@ static char *new_ground(struct actor *a, const struct op *op, struct region *reg
 			if (victim->n_pages > region->n_pages)
 				MUST(a, munmap(addr + bytes, (victim->n_pages - region->n_pages) *
 								     ctl->page_size) == 0);
+			region_leave_fence(a, victim);
 			region_forget(a, victim);
 			return addr;
 		}
@@ -256,6 +261,7 @@ static void op_move(struct actor *a, const struct op *op)
 	ground = new_ground(a, op, region);
 	MUST_REGION(a, region, mremap(region->addr, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, ground) ==
 			ground);
+	region_leave_fence(a, region);
 	region->addr = ground;
 }
 
@@ -275,6 +281,8 @@ static void op_dontunmap(struct actor *a, const struct op *op)
 		     MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	MUST_REGION(a, region, got != MAP_FAILED);
 	old->addr = region->addr;
+	old->fenced = region->fenced;
+	region->fenced = false;
 	region->addr = got;
 	for (uint32_t i = 0; i < run.n; i++) {
 		shadow_fresh(a, &old->pages[i]);

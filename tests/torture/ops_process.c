@@ -108,6 +108,7 @@ static void kid_inherit(struct actor *kid, const struct actor *a)
 		if (from->kind == REGION_FREE)
 			continue;
 		to->patched = from->patched;
+		to->fenced = from->fenced;
 		to->addr = from->addr;
 		to->n_pages = from->n_pages;
 		memcpy(to->pages, from->pages, from->n_pages * sizeof(from->pages[0]));

@@ -84,7 +84,7 @@ struct region *region_take(struct actor *a, uint32_t n_pages)
 		if (region->kind != REGION_FREE)
 			continue;
 		region->kind = REGION_PRIVATE;
-		region->patched = false;
+		region->patched = region->fenced = false;
 		region->n_pages = n_pages;
 		a->pages_used += n_pages;
 		for (uint32_t p = 0; p < REGION_PAGES_MAX; p++)
@@ -120,6 +120,31 @@ struct region *region_map(struct actor *a, uint32_t n_pages, char *addr)
 	return region;
 }
 
+struct region *region_map_fenced(struct actor *a, uint32_t n_pages)
+{
+	struct region *region = region_take(a, n_pages);
+	char *got;
+
+	if (!region)
+		return NULL;
+	got = mmap(NULL, (n_pages + 1) * ctl->page_size, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	MUST(a, got != MAP_FAILED);
+	MUST(a, mprotect(got, ctl->page_size, PROT_NONE) == 0);
+	region->addr = got + ctl->page_size;
+	region->fenced = true;
+	for (uint32_t i = 0; i < n_pages; i++)
+		shadow_fresh(a, &region->pages[i]);
+	return region;
+}
+
+void region_leave_fence(struct actor *a, struct region *region)
+{
+	if (region->fenced)
+		MUST(a, munmap(region->addr - ctl->page_size, ctl->page_size) == 0);
+	region->fenced = false;
+}
+
 /* A page that has gone belongs to whoever mapped something there since. */
 void region_unmap(struct actor *a, struct region *region)
 {
@@ -132,6 +157,7 @@ void region_unmap(struct actor *a, struct region *region)
 		if (mapped)
 			MUST(a, munmap(page_addr(region, i), n * ctl->page_size) == 0);
 	}
+	region_leave_fence(a, region);
 	region_forget(a, region);
 }
 

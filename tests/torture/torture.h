@@ -88,6 +88,7 @@ enum region_kind {
 struct region {
 	uint8_t kind;
 	bool patched; /* several mappings, perhaps: mremap takes one */
+	bool fenced;  /* the page below is ours, and nothing will ever be there */
 	uint32_t n_pages;
 	char *addr;
 	struct page_shadow pages[REGION_PAGES_MAX];
@@ -160,6 +161,9 @@ struct control {
 	uint32_t stop;	    /* atomic: the round ends */
 	uint32_t n_actors;  /* atomic: slots handed out */
 	uint32_t n_alive;   /* atomic: processes */
+	/* See op_guard: nobody brings pages home unasked while one is installed. */
+	uint32_t n_guarding; /* atomic */
+	uint32_t restoring;  /* atomic */
 	uint32_t n_asks;    /* atomic, a futex: the neighbour sleeps on it */
 	uint64_t operations; /* atomic, of all rounds */
 	uint64_t page_size;
