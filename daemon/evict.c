@@ -382,18 +382,31 @@ static void batch_mark_holes(struct space *space, struct batch *batch)
 	}
 }
 
-/* A thread that was born since the pick: its pages come home before it can end. */
+/* Is page i of the batch away, by this batch's doing? */
+static bool batch_is_away(const struct space *space, const struct batch *batch, uint32_t i)
+{
+	struct page_rec rec;
+
+	return batch_has_moved(batch, i) && (batch_record(space, batch, i, PAGE_STAGED, &rec) ||
+					     batch_record(space, batch, i, PAGE_STORED, &rec));
+}
+
+/* A thread that was born since the pick, or a mutex that was taken: such pages come home before
+ * the thread can end, for an ending thread's faults are not delivered. An event that is unread
+ * stops that too: then the batch owes them. */
 static void batch_return_pinned(struct space *space, struct batch *batch)
 {
 	uint32_t pages;
 
+	batch->owes_pinned = false;
 	if (pick_collect_pinned(space) < 0)
 		return;
 	for (uint32_t i = 0; i < batch->n_pages; i++) {
 		uint64_t pgidx = batch_page(batch, i)->pgidx;
 
-		if (batch_is_staged(space, batch, i) && pinned_has(&space->pinned, pgidx))
-			(void)fault_fetch_page(space, pgidx, 1, true, &pages);
+		if (batch_is_away(space, batch, i) && pinned_has(&space->pinned, pgidx) &&
+		    fault_fetch_page(space, pgidx, 1, true, &pages) != FILL_DONE)
+			batch->owes_pinned = true;
 	}
 }
 
@@ -555,6 +568,8 @@ static void store_pages(struct space *space, struct batch *batch)
 	struct uhmm_ring_box *box = batch_box(space, batch);
 	uint32_t n_runs = 0;
 
+	if (batch->owes_pinned)
+		return; /* the next step comes here again */
 	for (uint32_t i = 0; i < batch->n_pages;) {
 		uint32_t n = 1;
 
@@ -651,6 +666,8 @@ static void batch_step(struct space *space, struct batch *batch)
 {
 	bool answered = batch_answered(space, batch);
 
+	if (batch->owes_pinned && !space->n_events)
+		batch_return_pinned(space, batch);
 	switch (batch->state) {
 	case BATCH_IDLE:
 		break;

@@ -85,6 +85,7 @@ struct batch {
 	uint32_t n_pages;
 	uint32_t seq;	    /* of the command that is out */
 	bool beacon;	    /* this batch takes the beacon page out and nothing else */
+	bool owes_pinned;   /* pages of it must come home, and could not yet */
 	uint64_t opened_ns; /* when the gate was opened */
 	struct batch_page *units[BATCH_UNITS]; /* in the arena: a successor needs them */
 	uint64_t moved[BATCH_PAGES_MAX / 64];  /* bit: this page is in staging */
