@@ -196,7 +196,7 @@ void config_init(struct config *config)
 {
 	*config = (struct config){
 		.socket = UHMM_SOCKET_DEFAULT,
-		.state_dir = "/run/uhmm",
+		.state_dir = "/run/uhmm/state",
 		.pages_dir = "/dev/shm/uhmm",
 		.log_level = LOG_NOTICE,
 		.backend = "ram",

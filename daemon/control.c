@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "announce.h"
 #include "config.h"
 #include "conn.h"
 #include "log.h"
@@ -402,6 +403,7 @@ static void control_tick(void *data)
 	uint64_t pages;
 
 	control_sweep(control);
+	announce_tick(control->stopping);
 	if (!control->stopping && !control->leaving)
 		return;
 	if (!control_is_needed(&pages)) {

@@ -6,7 +6,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,12 +19,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "announce.h"
 #include "config.h"
 #include "control.h"
 #include "dirs.h"
 #include "keeper.h"
 #include "log.h"
 #include "object.h"
+#include "service.h"
 #include "tier.h"
 #include "uffd.h"
 
@@ -197,6 +201,16 @@ static int check_kernel(void)
 	return err;
 }
 
+/* A socket's directory is for everybody. */
+static void make_socket_dir(const char *path)
+{
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	if (mkdir(dirname(dir), 0755) == 0)
+		(void)chmod(dir, 0755);
+}
+
 static int listen_at(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -216,6 +230,7 @@ static int listen_at(const char *path)
 	}
 	if (probe >= 0)
 		close(probe);
+	make_socket_dir(path);
 	(void)unlink(path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
@@ -227,6 +242,25 @@ static int listen_at(const char *path)
 			close(fd);
 		return err;
 	}
+	return fd;
+}
+
+/* The socket unit's, which outlives us, or our own. */
+static int get_listener(struct config *config, bool *ret_own)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	int fd, err = service_take_listener(&fd);
+
+	*ret_own = err == -ENOENT;
+	if (*ret_own)
+		return listen_at(config->socket);
+	if (err < 0)
+		return err;
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) == 0 &&
+	    len > offsetof(struct sockaddr_un, sun_path) && addr.sun_path[0] == '/')
+		snprintf(config->socket, sizeof(config->socket), "%.*s",
+			 (int)(len - offsetof(struct sockaddr_un, sun_path)), addr.sun_path);
 	return fd;
 }
 
@@ -253,13 +287,14 @@ static void prepare_process(void)
 static int run(struct options *options, struct config *config)
 {
 	static struct daemon_env env;
+	bool own_socket;
 	int err;
 
 	env.config = config;
 	env.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	options->control.env = &env;
 	/* The socket first: who has it owns the directories. */
-	options->control.listen_fd = listen_at(config->socket);
+	options->control.listen_fd = get_listener(config, &own_socket);
 	if (options->control.listen_fd < 0)
 		return options->control.listen_fd;
 	err = dirs_make(config);
@@ -275,9 +310,11 @@ static int run(struct options *options, struct config *config)
 		return err;
 	tell_ready(options->ready_fd, "ready\n");
 	options->ready_fd = -1;
+	announce_ready();
 	log_info("serving at %s, pages go to %s", config->socket, env.tier->name);
 	err = control_run(&options->control);
-	(void)unlink(config->socket);
+	if (own_socket)
+		(void)unlink(config->socket);
 	dirs_remove(config, options->control.private_daemon);
 	return err;
 }

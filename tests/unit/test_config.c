@@ -51,7 +51,7 @@ static void expect_error(const char *text, const char *expected)
 START_TEST(the_defaults_are_those_of_the_sample)
 {
 	ck_assert_str_eq(config.socket, "/run/uhmm/uhmm.sock");
-	ck_assert_str_eq(config.state_dir, "/run/uhmm");
+	ck_assert_str_eq(config.state_dir, "/run/uhmm/state");
 	ck_assert_str_eq(config.pages_dir, "/dev/shm/uhmm");
 	ck_assert_str_eq(config.backend, "ram");
 	ck_assert_int_eq(config.log_level, LOG_NOTICE);
