@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 BUILD = cmake --build --preset
 QUIET_CONFIGURE = cmake --log-level=WARNING --preset
 
-.PHONY: all deps demo check asan tsan bench clang guest-check install clean
+.PHONY: all deps demo check asan tsan bench clang guest-check install deb clean
 
 all:
 	@$(QUIET_CONFIGURE) dev >/dev/null
@@ -40,6 +40,12 @@ guest-check:
 
 install: all
 	@cmake --install build
+
+# uhmm_*.deb and libuhmm-dev_*.deb, in build-release.
+deb: deps
+	@$(QUIET_CONFIGURE) release >/dev/null
+	@$(BUILD) release -j $(JOBS)
+	@cd build-release && cpack
 
 clean:
 	@rm -rf build build-clang build-asan build-tsan build-cov build-fuzz build-release

@@ -30,6 +30,13 @@
 #include "tier.h"
 #include "uffd.h"
 
+/* The service unit knows these. */
+enum exit_status {
+	EXIT_FAILED = 1,
+	EXIT_CONFIG = 2,
+	EXIT_MACHINE = 3, /* it will never do on this machine */
+};
+
 struct options {
 	const char *config_path;
 	bool check_only;
@@ -323,27 +330,29 @@ int main(int argc, char **argv)
 {
 	static struct config config;
 	struct options options = { .ready_fd = -1, .control = { .lifeline_fd = -1 } };
-	int err;
+	int err, status = EXIT_FAILED;
 
 	config_init(&config);
 	if (parse_options(argc, argv, &options, &config) < 0)
-		return 2;
+		return EXIT_CONFIG;
 	if (options.config_path && config_load(options.config_path, &config) < 0)
-		return 2;
+		return EXIT_CONFIG;
 	if (parse_options(argc, argv, &options, &config) < 0)
-		return 2;
+		return EXIT_CONFIG;
 	log_set_level(config.log_level);
 	if (tier_check_spec(&config, config.backend) < 0)
-		return 2;
+		return EXIT_CONFIG;
 	if (options.check_only)
 		return 0;
 	err = check_kernel();
-	if (err == 0)
+	if (err < 0)
+		status = EXIT_MACHINE;
+	else
 		err = run(&options, &config);
 	if (err < 0) {
 		log_err("cannot go on: %s", strerror(-err));
 		tell_ready(options.ready_fd, "see the log\n");
-		return 1;
+		return status;
 	}
 	return 0;
 }
