@@ -238,7 +238,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	if (!why && fcntl(space->uffd, F_SETFL, O_NONBLOCK) < 0)
 		why = "a userfaultfd that cannot be read without waiting";
 	if (!why && space_open_proc(space, conn->pid) < 0)
-		why = "no such process";
+		why = "its files in /proc cannot be opened";
 	if (!why && space_verify(space, msg->staging_addr) < 0)
 		why = "a userfaultfd of another process";
 	if (why) {
