@@ -93,22 +93,34 @@ static int enrol_welcome(struct control *control, struct conn *conn, int uffd)
 	return conn_send(conn, &welcome, sizeof(welcome), fds, 3);
 }
 
+/* The runner's, the unit's, or the one of the user's programs that name neither. */
+static struct group *enrol_group(const struct daemon_env *env, const struct conn *conn,
+				 const struct uhmm_msg_hello *hello)
+{
+	static const uint8_t none[UHMM_TOKEN_BYTES];
+	bool of_unit = hello->host_target_bytes != 0;
+	uint64_t target_bytes = of_unit ? hello->host_target_bytes : env->config->host_ram;
+	struct group *group;
+
+	group = group_get(hello->group, conn->uid, of_unit ? GROUP_OF_UID : GROUP_SECRET, of_unit);
+	if (group && !of_unit)
+		return group; /* the runner has said what its target is */
+	if (!group)
+		group = group_get(none, conn->uid, GROUP_OF_UID, true);
+	if (group)
+		__atomic_store_n(&group->target_pages, target_bytes / env->page_size,
+				 __ATOMIC_RELAXED);
+	return group;
+}
+
 static int enrol_new_space(struct control *control, struct conn *conn,
 			   const struct uhmm_msg_hello *hello)
 {
-	static const uint8_t none[UHMM_TOKEN_BYTES];
-	struct group *group = group_get(hello->group, conn->uid, false);
+	struct group *group = enrol_group(control->params.env, conn, hello);
 	int err;
 
-	if (!group) {
-		group = group_get(none, conn->uid, true);
-		if (!group)
-			return -ENOMEM;
-		__atomic_store_n(&group->target_pages,
-				 control->params.env->config->host_ram /
-					 control->params.env->page_size,
-				 __ATOMIC_RELAXED);
-	}
+	if (!group)
+		return -ENOMEM;
 	err = space_new(control->params.env, group, NULL, -1, &conn->space);
 	group_put(group);
 	return err;

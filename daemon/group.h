@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A group: spaces that share a host target. `uhmm run` makes one for its command's
- * process tree; a space whose program names no group gets one of its own uid's default.
+ * process tree, the first program of a managed unit one for that start of the unit; a space
+ * whose program names no group gets one of its own uid's default.
  *
  * est_pages is what the group is believed to hold in host RAM right now: the kernel's
  * figure at the last sample, corrected by what the workers did since. It paces first
@@ -21,10 +22,17 @@
 #include "uhmm/wire.h"
 #include "util/list.h"
 
+/* What it means to name a group. */
+enum group_kind {
+	GROUP_SECRET = 0, /* a runner chose the token at random: who knows it belongs to it */
+	GROUP_OF_UID,	  /* others may know the token: each user has a group of that name */
+};
+
 struct group {
 	struct list link;
 	unsigned int n_refs; /* spaces and the runner */
 	uint8_t token[UHMM_TOKEN_BYTES];
+	enum group_kind kind;
 	uid_t uid;
 	uint64_t target_pages; /* 0: none */
 	int64_t est_pages;

@@ -78,7 +78,7 @@ void request_hello(struct control *control, struct conn *conn, const struct uhmm
 				    "this daemon is another command's own");
 			return;
 		}
-		conn->group = group_get(hello->group, conn->uid, true);
+		conn->group = group_get(hello->group, conn->uid, GROUP_SECRET, true);
 		if (!conn->group || (conn->group->uid != conn->uid && conn->uid != 0)) {
 			conn_refuse(control, conn, UHMM_REASON_POLICY, "this group is another's");
 			return;

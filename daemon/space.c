@@ -59,10 +59,9 @@ uint64_t clock_now_ns(void)
 
 /* ---- groups ----------------------------------------------------------------------------- */
 
-struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool make)
+struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, enum group_kind kind,
+			bool make)
 {
-	static const uint8_t none[UHMM_TOKEN_BYTES];
-	bool anonymous = memcmp(token, none, UHMM_TOKEN_BYTES) == 0;
 	struct group *found = NULL;
 	struct list *pos;
 
@@ -70,10 +69,8 @@ struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool m
 	list_for_each(pos, &registry_groups) {
 		struct group *group = list_entry(pos, struct group, link);
 
-		/* A token is a secret of 128 bits: who knows it belongs to the group. The
-		 * group without one is the uid's own. */
 		if (memcmp(group->token, token, UHMM_TOKEN_BYTES) == 0 &&
-		    (!anonymous || group->uid == uid)) {
+		    group->kind == kind && (kind == GROUP_SECRET || group->uid == uid)) {
 			found = group;
 			break;
 		}
@@ -82,6 +79,7 @@ struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool m
 		found = calloc(1, sizeof(*found));
 		if (found) {
 			memcpy(found->token, token, UHMM_TOKEN_BYTES);
+			found->kind = kind;
 			found->uid = uid;
 			list_add_tail(&registry_groups, &found->link);
 		}

@@ -335,7 +335,8 @@ extern struct list registry_spaces; /* with the lock held */
 extern struct list registry_groups; /* with the lock held */
 
 /* The group of this token, or a new one if it is not there and `make`; with a reference. */
-struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, bool make);
+struct group *group_get(const uint8_t token[UHMM_TOKEN_BYTES], uid_t uid, enum group_kind kind,
+			bool make);
 void group_ref(struct group *group);
 void group_put(struct group *group); /* NULL is fine */
 

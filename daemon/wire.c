@@ -89,8 +89,11 @@ static int check_hello(const struct uhmm_msg_hello *msg, const char **ret_why)
 		return wire_bad(ret_why, "the group is missing");
 	if (msg->role == UHMM_ROLE_ADMIN && has_group)
 		return wire_bad(ret_why, "this role has no group");
-	if (msg->role != UHMM_ROLE_RUNNER && msg->host_target_bytes != 0)
+	if (msg->role != UHMM_ROLE_RUNNER && msg->role != UHMM_ROLE_PROGRAM &&
+	    msg->host_target_bytes != 0)
 		return wire_bad(ret_why, "this role has no host target");
+	if (msg->host_target_bytes != 0 && !has_group)
+		return wire_bad(ret_why, "a host target without a group");
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "link.h"
 #include "sys.h"
 #include "uapi-mini.h"
+#include "util/size.h"
 
 #define ANSWER_MS 5000
 
@@ -72,24 +73,38 @@ static int hex_value(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* $UHMM_GROUP, 32 hexadecimal digits; anything else is no group. */
-static void read_group(uint8_t group[static UHMM_TOKEN_BYTES])
+/* 32 hexadecimal digits; anything else is no group. */
+static bool read_group(const char *name, uint8_t group[static UHMM_TOKEN_BYTES])
 {
-	const char *hex = getenv("UHMM_GROUP");
+	const char *hex = getenv(name);
 
 	memset(group, 0, UHMM_TOKEN_BYTES);
 	if (!hex || strlen(hex) != 2 * UHMM_TOKEN_BYTES)
-		return;
+		return false;
 	for (size_t i = 0; i < UHMM_TOKEN_BYTES; i++) {
 		int high = hex_value(hex[2 * i]);
 		int low = hex_value(hex[2 * i + 1]);
 
 		if (high < 0 || low < 0) {
 			memset(group, 0, UHMM_TOKEN_BYTES);
-			return;
+			return false;
 		}
 		group[i] = (uint8_t)(high << 4 | low);
 	}
+	return true;
+}
+
+/* The group of the `uhmm run` that we are below; else that of the unit that we are of, if it is
+ * to have a target: the service manager gives each start of a unit a name. */
+static void name_group(struct uhmm_msg_hello *hello, enum uhmm_role role)
+{
+	const char *host_ram = getenv("UHMM_HOST_RAM");
+
+	if (read_group("UHMM_GROUP", hello->group) || role != UHMM_ROLE_PROGRAM || !host_ram ||
+	    size_parse(host_ram, &hello->host_target_bytes) < 0 || !hello->host_target_bytes)
+		return;
+	if (!read_group("INVOCATION_ID", hello->group))
+		hello->host_target_bytes = 0;
 }
 
 int journey_send_hello(int sock, enum uhmm_role role, const uint8_t *token)
@@ -104,7 +119,7 @@ int journey_send_hello(int sock, enum uhmm_role role, const uint8_t *token)
 	if (role == UHMM_ROLE_CHILD)
 		memcpy(hello.token, token, sizeof(hello.token));
 	if (role != UHMM_ROLE_ADMIN)
-		read_group(hello.group);
+		name_group(&hello, role);
 	return link_send(sock, UHMM_MSG_HELLO, &hello, sizeof(hello), -1);
 }
 

@@ -132,8 +132,10 @@ struct uhmm_msg_hello {
 	uint32_t page_size;
 	uint8_t token[UHMM_TOKEN_BYTES]; /* role child; else zero */
 	uint8_t group[UHMM_TOKEN_BYTES]; /* program, child: from UHMM_GROUP; runner: a
-					    random name that it chose; else zero */
-	uint64_t host_target_bytes;	 /* runner: 0 is no target */
+					    random name that it chose; program of a managed
+					    unit: INVOCATION_ID; else zero */
+	uint64_t host_target_bytes;	 /* runner: 0 is no target. program: not 0 makes the
+					    group, of processes of this uid alone */
 };
 
 struct uhmm_msg_welcome {

@@ -198,8 +198,13 @@ START_TEST(a_wrong_hello_is_refused_with_its_reason)
 	WRONG_HELLO(UHMM_ROLE_CHILD, msg.token[15] = 0, -EPROTO, "the token is missing");
 	WRONG_HELLO(UHMM_ROLE_RUNNER, msg.group[0] = 0, -EPROTO, "the group is missing");
 	WRONG_HELLO(UHMM_ROLE_ADMIN, msg.group[0] = 1, -EPROTO, "this role has no group");
-	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.host_target_bytes = 1, -EPROTO,
+	WRONG_HELLO(UHMM_ROLE_CHILD, msg.host_target_bytes = 1, -EPROTO,
 		    "this role has no host target");
+	WRONG_HELLO(UHMM_ROLE_ADMIN, msg.host_target_bytes = 1, -EPROTO,
+		    "this role has no host target");
+	WRONG_HELLO(UHMM_ROLE_PROGRAM,
+		    (memset(msg.group, 0, sizeof(msg.group)), msg.host_target_bytes = 1), -EPROTO,
+		    "a host target without a group");
 }
 END_TEST
 
