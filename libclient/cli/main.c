@@ -12,6 +12,9 @@
 
 #define SOCKET_HELP                                                                                \
 	"  --socket PATH  where the daemon listens ($UHMM_SOCKET; /run/uhmm/uhmm.sock)\n"
+#define UNIT_HELP                                                                                  \
+	"  --runtime        only until the next boot\n"                                            \
+	"  --root DIR       for the system below this directory, which does not run\n"
 #define JSON_HELP "  --json         print JSON instead of text\n"
 
 static const struct cli_command commands[] = {
@@ -41,6 +44,13 @@ static const struct cli_command commands[] = {
 	  restore_main },
 	{ "tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
 	  JSON_HELP SOCKET_HELP, tiers_main },
+	{ "enable", "UNIT [--host-ram SIZE] [OPTIONS]", "Have a service's programs managed",
+	  "  --host-ram SIZE  what its programs may keep in host RAM (64M, 2G ...)\n"
+	  "  --socket PATH    the daemon's socket, if it is not the system's\n" UNIT_HELP
+	  "\n"
+	  "Writes a drop-in that counts from the unit's next start on, and makes systemd read it.\n",
+	  enable_main },
+	{ "disable", "UNIT [OPTIONS]", "Undo what enable has done", UNIT_HELP, disable_main },
 	{ "doctor", "[--json] [--socket PATH]", "Check whether this machine can do the job",
 	  JSON_HELP SOCKET_HELP "Exit status: 0 if `uhmm run` can work here, else 1.\n",
 	  doctor_main },
