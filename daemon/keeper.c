@@ -54,9 +54,16 @@ static bool ids_changed(uid_t uid, const char *text)
 	return r != uid || e != uid || s != uid;
 }
 
+/* Has a filter come since the agent did? (1 is the strict mode, which has none.) */
+static bool sandbox_came(const struct space *space, const char *text)
+{
+	return field(text, "\nSeccomp:") == 1 ||
+	       field(text, "\nSeccomp_filters:") > space->n_filters;
+}
+
 /* Is the agent itself under the filter? Then any call of it, even exit, may kill the program:
  * it is left asleep for ever. */
-static bool agent_is_filtered(const struct agent_view *view)
+static bool agent_is_filtered(const struct space *space, const struct agent_view *view)
 {
 	char path[64], text[4096];
 	ssize_t n = -1;
@@ -71,13 +78,13 @@ static bool agent_is_filtered(const struct agent_view *view)
 	if (n <= 0)
 		return true;
 	text[n] = '\0';
-	return field(text, "\nSeccomp:") != 0;
+	return sandbox_came(space, text);
 }
 
 static void dismiss_agent(struct space *space, const struct agent_view *view,
 			  enum uhmm_reason reason)
 {
-	if (agent_dismiss(space, view->gen, reason, !agent_is_filtered(view)))
+	if (agent_dismiss(space, view->gen, reason, !agent_is_filtered(space, view)))
 		log_info("pid %d: agent dismissed: %s", view->pid, uhmm_reason_name(reason));
 }
 
@@ -102,7 +109,7 @@ static uint64_t keeper_sample(struct space *space)
 			 field(text, "\nRssShmem:") * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->host_pages, kb * 1024u / space->page_size, __ATOMIC_RELAXED);
 	__atomic_store_n(&space->locked_kb, field(text, "\nVmLck:"), __ATOMIC_RELAXED);
-	if (has_agent && field(text, "\nSeccomp:") != 0)
+	if (has_agent && sandbox_came(space, text))
 		dismiss_agent(space, &view, UHMM_REASON_SECCOMP);
 	else if (has_agent && ids_changed(view.uid, text))
 		dismiss_agent(space, &view, UHMM_REASON_UID_CHANGED);

@@ -415,6 +415,20 @@ static void space_read_stat(struct space *space, pid_t pid)
 		space->stack_top_addr = (start_stack & ~(space->page_size - 1)) - space->page_size;
 }
 
+static void space_read_filters(struct space *space)
+{
+	char text[4096], *at;
+	ssize_t n = pread(space->status_fd, text, sizeof(text) - 1, 0);
+
+	space->n_filters = 0;
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	at = strstr(text, "\nSeccomp_filters:");
+	if (at)
+		space->n_filters = (uint32_t)strtoul(at + strlen("\nSeccomp_filters:"), NULL, 10);
+}
+
 int space_open_proc(struct space *space, pid_t pid)
 {
 	int err = space_open_one(pid, "mem", O_RDWR, &space->mem_fd);
@@ -429,8 +443,10 @@ int space_open_proc(struct space *space, pid_t pid)
 		err = space_open_one(pid, "status", O_RDONLY, &space->status_fd);
 	if (err == 0)
 		err = space_open_one(pid, "task", O_RDONLY | O_DIRECTORY, &space->task_fd);
-	if (err == 0)
+	if (err == 0) {
 		space_read_stat(space, pid);
+		space_read_filters(space);
+	}
 	return err;
 }
 

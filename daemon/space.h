@@ -230,6 +230,7 @@ struct space {
 	gid_t gid;
 	char command[64];
 	int pidfd, mem_fd, maps_fd, smaps_fd, pagemap_fd, status_fd, task_fd;
+	uint32_t n_filters; /* seccomp filters that were there first: the agent lives with them */
 	uint64_t stack_top_addr; /* from here up the initial stack stays */
 	int ring_fd;
 	struct uhmm_ring *ring;

@@ -37,14 +37,6 @@
 __attribute__((visibility("hidden"), noreturn, used)) void
 uhmm_agent_main(struct uhmm_agent *agent);
 
-/*
- * Not FILES and not FS: the program may close every descriptor and change its directory,
- * root and mount namespace without asking us, and sees nothing of ours.
- */
-#define AGENT_CLONE_FLAGS                                                                          \
-	(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |           \
-	 CLONE_CHILD_CLEARTID)
-
 long agent_clone(struct uhmm_agent *agent, void *stack_top)
 {
 	void **sp = (void **)stack_top - 2;
@@ -188,9 +180,11 @@ static bool become_harmless(const struct uhmm_agent *agent)
 		return false;
 	/* Only a courtesy: the directory that the program was started in can be unmounted. */
 	(void)sys_call1(SYS_chdir, (long)root);
-	if (drop_capabilities() < 0)
+	/* Under a filter only what was tried; it covers this thread as well as the others. */
+	if ((!agent->filtered || agent->has_caps) && drop_capabilities() < 0)
 		return false;
-	forbid_files_and_network();
+	if (!agent->filtered)
+		forbid_files_and_network();
 	(void)sys_call6(SYS_prctl, PR_SET_NAME, (long)name, 0, 0, 0, 0);
 	return true;
 }

@@ -11,6 +11,13 @@
 #include <uhmm/wire.h>
 
 #define AGENT_SLOT_FILES_MAX 64u
+/*
+ * Not FILES and not FS: the program may close every descriptor and change its directory,
+ * root and mount namespace without asking us, and sees nothing of ours.
+ */
+#define AGENT_CLONE_FLAGS                                                                          \
+	(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |           \
+	 CLONE_CHILD_CLEARTID)
 /* Where the agent looks at pages before it moves them: the beginning of its private area. */
 #define AGENT_SCRATCH_BYTES (64ul << 10)
 
@@ -30,6 +37,7 @@ struct uhmm_agent {
 	uint32_t n_chunks;
 	int32_t pid;   /* of this process, in its own pid namespace */
 	int32_t sock, uffd, event_fd; /* the same numbers in the agent's own table */
+	uint32_t filtered, has_caps;  /* as struct sandbox has it */
 	uint32_t go;		      /* futex, enum agent_go */
 	uint32_t tid;		      /* futex; set by clone, cleared by the kernel at the end */
 	uint32_t n_slot_files;	      /* from here on the agent's alone */

@@ -287,6 +287,8 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 	agent->sock = self->fds[FD_SOCK];
 	agent->uffd = self->fds[FD_UFFD];
 	agent->event_fd = self->fds[FD_EVENT];
+	agent->filtered = self->sandbox.filtered;
+	agent->has_caps = self->sandbox.has_caps;
 	err = spawn_agent(agent, private, &new->tid);
 	if (new->tid)
 		new->agent = agent;

@@ -11,6 +11,7 @@
 
 #include "enrol.h"
 #include "link.h"
+#include "sandbox.h"
 #include "spawn.h"
 
 /* The descriptors that are open while a journey lasts. */
@@ -29,6 +30,7 @@ struct enrol {
 	bool enrolled;	/* the daemon said READY to this process */
 	bool sandboxed; /* make no system call */
 	bool has_atfork;
+	struct sandbox sandbox; /* what we were started in */
 	int32_t pid; /* whose state this is: a child of vfork or raw clone finds another's */
 	char path[LINK_PATH_MAX];
 	uint8_t token[UHMM_TOKEN_BYTES]; /* what the next role child shows */

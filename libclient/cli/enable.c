@@ -141,7 +141,10 @@ static int dropin_print(FILE *out, const struct enable_args *args)
 		"Wants=uhmmd.service\n"
 		"After=uhmmd.service\n"
 		"\n"
-		"[Service]\n",
+		"[Service]\n"
+		"# If the service has a system call filter, find out whether it lets pass what is "
+		"needed.\n"
+		"Environment=UHMM_FILTER=try\n",
 		args->name);
 	error = put_path(out, "LD_PRELOAD", preload);
 	if (!error && args->socket)

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../sandbox.h"
 #include "cli.h"
 
 #define DROPIN_NAME "50-uhmm.conf"
@@ -148,13 +149,45 @@ static bool unit_file_exists(const char *root, const char *name)
 	return false;
 }
 
+/*
+ * A call that enrolment needs and the unit's filter does not let pass; NULL: there is none. The
+ * property is the list of names that are allowed, or after a "~" of those that are not; a name
+ * with an errno behind it fails with that.
+ */
+static const char *unit_forbids(const char *filter)
+{
+#define AS_NAME(name, ...) #name,
+	static const char *const needed[] = { SANDBOX_CALLS(AS_NAME) };
+	bool listed_is_denied = *filter == '~';
+
+	if (!*filter)
+		return NULL;
+	filter += listed_is_denied;
+	for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++) {
+		size_t length = strlen(needed[i]);
+		bool listed = false, fails = false;
+
+		for (const char *word = filter; *word && !listed; word += strspn(word, " ")) {
+			size_t word_length = strcspn(word, " :");
+
+			listed = word_length == length && !strncmp(word, needed[i], length);
+			fails = listed && word[word_length] == ':';
+			word += strcspn(word, " ");
+		}
+		if (listed == listed_is_denied || fails)
+			return needed[i];
+	}
+	return NULL;
+}
+
 /* What the manager knows beats what its files say: aliases, generated units. */
 static int unit_check_loaded(char name[static UNIT_NAME_BYTES])
 {
 	const char *const show[] = { "show", "--property=Id,LoadState,RootDirectory,RootImage,"
-					     "Environment",
+					     "Environment,SystemCallFilter",
 				     "--", name, NULL };
 	static char text[UNIT_TEXT_BYTES], value[UNIT_TEXT_BYTES];
+	const char *forbidden;
 	int status = unit_systemctl(show, text, sizeof(text));
 
 	if (status) {
@@ -177,6 +210,12 @@ static int unit_check_loaded(char name[static UNIT_NAME_BYTES])
 	if (strstr(value, "LD_PRELOAD=") && !strstr(value, "libuhmm-preload.so")) {
 		cli_error("%s: it sets LD_PRELOAD itself: add the library there by hand", name);
 		return -EEXIST;
+	}
+	unit_property(text, "SystemCallFilter", value, sizeof(value));
+	forbidden = unit_forbids(value);
+	if (forbidden) {
+		cli_error("%s: its SystemCallFilter= forbids %s, which uhmm needs", name, forbidden);
+		return -EPERM;
 	}
 	unit_property(text, "Id", value, sizeof(value));
 	if (unit_name(value, name) < 0)
