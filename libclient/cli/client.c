@@ -21,6 +21,8 @@
 #include "cli.h"
 
 #define ANSWER_TIMEOUT_SEC 30
+/* Longer than a daemon takes that is started now. */
+#define PROBE_TIMEOUT_SEC 5
 /* A thousand processes need less than one of these. */
 #define TEXT_MAX_BYTES (64u << 20)
 
@@ -218,6 +220,26 @@ int client_request_json(int fd, enum uhmm_request request, struct json_object **
 	}
 	*ret_json = json;
 	return 0;
+}
+
+int client_answers(const char *path)
+{
+	const struct timeval patience = { .tv_sec = PROBE_TIMEOUT_SEC };
+	struct uhmm_msg_hello hello;
+	struct uhmm_msg_done done;
+	int fd;
+	int error = client_connect(path, &fd);
+
+	if (error)
+		return error;
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	hello_init(&hello, UHMM_ROLE_ADMIN);
+	error = packet_send(fd, &hello.h);
+	if (!error)
+		error = client_request(fd, UHMM_REQ_TIERS, 0, 0, 0, NULL, &done);
+	(void)close(fd);
+	/* A refusal is an answer. */
+	return error == -ECONNREFUSED ? 0 : error == -EPIPE ? -ECONNRESET : error;
 }
 
 void client_explain_connect(const char *path, int error)

@@ -33,6 +33,12 @@ int client_request(int fd, enum uhmm_request request, int32_t pid, uint64_t byte
 /* As client_request for what answers with a JSON object; the caller puts it. Says nothing. */
 int client_request_json(int fd, enum uhmm_request request, struct json_object **ret_json);
 
+/*
+ * Does a daemon answer there? A socket unit takes connections for one that cannot start. 0;
+ * -ETIMEDOUT or -ECONNRESET if not; or as client_connect. Says nothing.
+ */
+int client_answers(const char *path);
+
 /* Connect as admin, ask, close. Prints what went wrong. */
 int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_t bytes,
 	       uint32_t flags, char **ret_text, struct uhmm_msg_done *ret_done);

@@ -105,17 +105,6 @@ static void doctor_print_json(const struct doctor *doctor)
 	json_object_put(json);
 }
 
-/* Does a daemon answer there? */
-static int daemon_look(const char *path)
-{
-	int fd;
-	int error = client_connect(path, &fd);
-
-	if (!error)
-		(void)close(fd);
-	return error;
-}
-
 int doctor_main(const struct cli_command *cmd, int argc, char **argv)
 {
 	struct doctor doctor = { 0 };
@@ -128,11 +117,12 @@ int doctor_main(const struct cli_command *cmd, int argc, char **argv)
 		return cli_usage_error(cmd, "takes no operand");
 	doctor.socket = args.socket;
 	doctor.root = geteuid() == 0;
-	doctor.daemon_error = daemon_look(args.socket);
+	doctor.daemon_error = client_answers(args.socket);
 	doctor.checks = json_object_new_array();
 	doctor_check_kernel(&doctor);
 	doctor_check_system(&doctor);
 	doctor_check_parts(&doctor);
+	doctor_check_units(&doctor);
 	if (args.json)
 		doctor_print_json(&doctor);
 	else

@@ -43,5 +43,6 @@ bool doctor_read_status(const char *key, int base, uint64_t *ret_number);
 void doctor_check_kernel(struct doctor *doctor); /* doctor_kernel.c */
 void doctor_check_system(struct doctor *doctor); /* doctor_system.c */
 void doctor_check_parts(struct doctor *doctor);  /* doctor_parts.c */
+void doctor_check_units(struct doctor *doctor);  /* doctor_units.c */
 
 #endif

@@ -29,6 +29,12 @@ static void check_daemon(struct doctor *doctor)
 				    "systemctl start uhmmd, or name its socket with --socket",
 				    "none at %s, and only root can start one", doctor->socket);
 		break;
+	case ETIMEDOUT:
+	case ECONNRESET:
+		doctor_note(doctor, DOCTOR_FAIL, "daemon",
+			    "journalctl -u uhmmd, or the log of whoever started it",
+			    "%s is there, but nobody answers", doctor->socket);
+		break;
 	default:
 		doctor_note(doctor, DOCTOR_FAIL, "daemon",
 			    "ask for access to the socket, or use `uhmm run --private` as root",

@@ -72,7 +72,8 @@ static void check_limit(struct doctor *doctor, rlim_t limit, const char *name, r
 /* The pages of the ram tier, and the daemon's page maps, lie here. */
 static void check_room(struct doctor *doctor)
 {
-	static const char dir[] = "/dev/shm";
+	/* The second is a tmpfs of its own where dev-shm-uhmm.mount is installed. */
+	const char *dir = access("/dev/shm/uhmm", F_OK) ? "/dev/shm" : "/dev/shm/uhmm";
 	struct statfs fs;
 	char room[CLI_SIZE_TEXT];
 	uint64_t bytes;
@@ -84,7 +85,7 @@ static void check_room(struct doctor *doctor)
 	}
 	bytes = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 	doctor_note(doctor, bytes < ROOM_NEEDED ? doctor_level_for_daemon(doctor) : DOCTOR_OK,
-		    "pages-dir", "mount -o remount,size=75% /dev/shm",
+		    "pages-dir", "mount -o remount,size=75% of what `df` names for it",
 		    "%s has room for %s of pages", dir, cli_format_size(bytes, room));
 }
 

@@ -214,6 +214,8 @@ static int disable_unit(struct enable_args *args)
 	char path[PATH_MAX];
 	bool removed = false;
 
+	if (!args->root)
+		unit_resolve(args->name);
 	for (int i = 0; i < 2; i++) {
 		int error;
 

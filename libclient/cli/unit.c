@@ -223,6 +223,17 @@ static int unit_check_loaded(char name[static UNIT_NAME_BYTES])
 	return 0;
 }
 
+void unit_resolve(char name[static UNIT_NAME_BYTES])
+{
+	const char *const show[] = { "show", "--property=Id", "--", name, NULL };
+	char text[2 * UNIT_NAME_BYTES], value[UNIT_NAME_BYTES];
+
+	if (unit_manager_runs() && !strstr(name, "@.service") &&
+	    unit_systemctl(show, text, sizeof(text)) == 0 &&
+	    *unit_property(text, "Id", value, sizeof(value)))
+		(void)unit_name(value, name);
+}
+
 int unit_check(const struct unit_place *place, char name[static UNIT_NAME_BYTES])
 {
 	char template[UNIT_NAME_BYTES];

@@ -35,6 +35,9 @@ struct unit_place {
  */
 int unit_check(const struct unit_place *place, char name[static UNIT_NAME_BYTES]);
 
+/* Make an alias the unit's own name, if the manager knows it; else it stays. */
+void unit_resolve(char name[static UNIT_NAME_BYTES]);
+
 /* The drop-in's path. -ENAMETOOLONG. */
 int unit_dropin_path(const struct unit_place *place, const char *name, char *out,
 		     size_t out_bytes);
