@@ -105,7 +105,8 @@ _uhmm() {
 	esac
 	case $command in
 	run) _uhmm_run "$current" ;;
-	status | tiers | doctor) _uhmm_offer "--json --socket --help" "$current" ;;
+	status) _uhmm_offer "$(_uhmm_pids) --maps --json --socket --help" "$current" ;;
+	tiers | doctor) _uhmm_offer "--json --socket --help" "$current" ;;
 	evict)
 		if [ "$COMP_CWORD" = 3 ]; then
 			_uhmm_offer "all --socket" "$current"
@@ -113,7 +114,7 @@ _uhmm() {
 			_uhmm_offer "$(_uhmm_pids) --socket --help" "$current"
 		fi
 		;;
-	restore) _uhmm_offer "$(_uhmm_pids) --hold --socket --help" "$current" ;;
+	restore) _uhmm_offer "$(_uhmm_pids) --hold --release --socket --help" "$current" ;;
 	enable)
 		_uhmm_offer "$(_uhmm_units enable) --host-ram --socket --runtime --root --help" \
 			"$current"
