@@ -97,6 +97,10 @@ int pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n);
  * is left empty. The ranges do not overlap (-EINVAL). On another error what was at the
  * destination may be gone, and the source is as it was. */
 int pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
+/* The same where the destination has been dropped: it holds nothing, or what a move that a crash
+ * cut short had brought there already. Finishes such a move. On an error leaves without a record
+ * may stay at the destination. */
+int pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
 
 /* fork: a new map for the child with everything that the parent has, in the same family.
  * No page is LEAVING, STAGED or COMING: the caller has settled what was in flight.

@@ -6,8 +6,7 @@
  * A crash in the middle of drop or remove leaves some pages done and some not; doing it
  * again finishes it. A crash in the middle of move leaves each record at its source, at
  * its destination, or at both: then both count in the slot's references, or in the
- * sharing of the leaf, and both chunks say CHECK, so that the markers decide.
- * To do it again a successor must not drop the destination a second time.
+ * sharing of the leaf. pagemap_move_onto, which does not drop the destination, finishes it.
  */
 #include <errno.h>
 
@@ -266,6 +265,11 @@ static void move_chunk(struct pagemap *map, uint64_t *from, uint64_t *to)
 	struct arena *arena = &map->family->arena;
 	arena_off leaf = entry_off(*from);
 
+	if (leaf != 0 && entry_off(*to) == leaf) {
+		/* A crash fell between: it is at both. */
+		tree_replace_leaf(map, from, 0);
+		return;
+	}
 	if (leaf == 0) {
 		arena_publish(to, *from | PAGEMAP_CHUNK_CHECK);
 		arena_publish(from, 0);
@@ -289,6 +293,11 @@ static void move_record(struct pagemap *map, struct page_rec *from, struct page_
 	bool has_slot = page_state_has_slot(page_rec_state(rec));
 	int r = -1;
 
+	if (to->v == rec.v) {
+		/* A crash fell between: it is at both. */
+		tree_store(map, from, rec_none);
+		return;
+	}
 	/* Twice for a moment, so twice referenced; a slot with too many references already
 	 * goes without, and shows after a crash in this very moment as one too few. */
 	if (has_slot)
@@ -343,23 +352,38 @@ static int move_pieces(struct pagemap *map, uint64_t from, uint64_t to, uint64_t
 	return 0;
 }
 
-int pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
+static bool move_is_sane(uint64_t from, uint64_t to, uint64_t n)
 {
 	uint64_t gap = from < to ? to - from : from - to;
+
+	return n <= TREE_PAGES && from <= TREE_PAGES - n && to <= TREE_PAGES - n && gap >= n;
+}
+
+int pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
+{
 	int r;
 
-	if (n > TREE_PAGES || from > TREE_PAGES - n || to > TREE_PAGES - n || gap < n)
+	if (!move_is_sane(from, to, n))
 		return -EINVAL;
-	r = pagemap_drop(map, to, n);
-	if (r < 0)
-		return r;
 	pagemap_mark_check(map, from, n);
 	r = move_pieces(map, from, to, n, true);
 	pagemap_mark_check(map, to, n);
 	if (r == 0)
 		(void)move_pieces(map, from, to, n, false);
-	/* Leaves that hold nothing: at the source now, or at the destination after a failure.
-	 * Ours alone or absent, so this cannot fail. */
-	(void)pagemap_drop(map, r == 0 ? from : to, n);
+	/* Leaves that hold nothing, ours alone or absent: this cannot fail. */
+	if (r == 0)
+		(void)pagemap_drop(map, from, n);
+	return r;
+}
+
+int pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
+{
+	int r = move_is_sane(from, to, n) ? pagemap_drop(map, to, n) : -EINVAL;
+
+	if (r < 0)
+		return r;
+	r = pagemap_move_onto(map, from, to, n);
+	if (r < 0)
+		(void)pagemap_drop(map, to, n);
 	return r;
 }
