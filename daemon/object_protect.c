@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "object_pass.h"
+#include "pick.h"
 #include "uffd.h"
 
 #define SCAN_REGIONS 8u
@@ -82,6 +83,61 @@ static int check_run(const struct pass *pass, struct space *space, uint64_t addr
 	return err;
 }
 
+/* ---- what must stay ----------------------------------------------------------------------------- */
+
+/*
+ * The nodes of robust mutexes that somebody holds. An ending thread walks and writes them when
+ * its faults are not delivered any more, and a write-protected page is no better then than one
+ * that is away.
+ */
+static void keep_page(const struct pass *pass, uint32_t i)
+{
+	struct page_rec rec;
+
+	object_lock(pass->object);
+	if (pass_is_leaving(pass, i, &rec))
+		(void)pagemap_set(&pass->object->map, pass->page[i],
+				  page_rec_move(rec, PAGE_RESIDENT));
+	object_unlock(pass->object);
+}
+
+/* How many of the n pages from addr on come before the first that must stay? */
+static uint32_t before_pinned(const struct space *space, uint64_t addr, uint32_t n)
+{
+	uint32_t i = 0;
+
+	while (i < n && !pinned_has(&space->pinned, space_pgidx(space, addr) + i))
+		i++;
+	return i;
+}
+
+/* A mutex may have been taken between the look at the threads and the protection. */
+static int keep_pinned(const struct pass *pass, struct space *space)
+{
+	unsigned int shift = pass->object->page_shift;
+
+	if (pick_collect_pinned(space) < 0)
+		return pass_is_gone(space) ? 0 : -EAGAIN;
+	for (uint32_t k = 0; k < space->pinned.n; k++) {
+		uint64_t page, addr = space_addr(space, space->pinned.v[k]);
+		const struct mapping *m = maps_find(&space->maps, addr);
+		uint32_t i;
+
+		if (!m || !pass_maps_here(pass, m))
+			continue;
+		page = (addr - m->start + m->offset) >> shift;
+		i = pass_first_at(pass, page);
+		if (i == pass->n_pages || pass->page[i] != page)
+			continue;
+		keep_page(pass, i);
+		if (uffd_unprotect(space->uffd, addr, space->page_size) == UFFD_AGAIN)
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+/* ---- one mapping ---------------------------------------------------------------------------------- */
+
 static int protect_mapping(const struct pass *pass, struct space *space, const struct mapping *m)
 {
 	unsigned int shift = pass->object->page_shift;
@@ -94,8 +150,12 @@ static int protect_mapping(const struct pass *pass, struct space *space, const s
 	for (uint32_t i = pass_first_at(pass, first);
 	     err == 0 && i < pass->n_pages && pass->page[i] < end;) {
 		uint64_t addr = m->start + ((pass->page[i] - first) << shift);
-		uint32_t n = run_of(pass, i, end);
+		uint32_t n = before_pinned(space, addr, run_of(pass, i, end));
 
+		if (n == 0) {
+			keep_page(pass, i++);
+			continue;
+		}
 		err = protect_run(pass, space, addr, n);
 		if (err == 0)
 			err = check_run(pass, space, addr, i, n);
@@ -119,10 +179,13 @@ int object_protect(struct space *space, const void *arg)
 	if (err == 0 && stats_get(&space->locked_kb))
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
 	space->maps_read_ns = 0; /* without pick.c's own verdicts: it reads them again */
+	if (err == 0 && pick_collect_pinned(space) < 0)
+		err = pass_is_gone(space) ? 0 : -EAGAIN;
 	for (size_t i = 0; i < space->maps.n && err == 0; i++)
 		if (pass_maps_here(pass, &space->maps.v[i]))
 			err = protect_mapping(pass, space, &space->maps.v[i]);
-	return err;
+	/* Also after a failure: what was protected until then stays so. */
+	return keep_pinned(pass, space) < 0 ? -EAGAIN : err;
 }
 
 /* With the lock held: nobody maps it who did not when the pass looked. */

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "object_pass.h"
-#include "pinned.h"
 
 #define PROVE_PATIENCE_NS 300000000u
 
@@ -121,41 +120,7 @@ static int prove_mapper(const struct space *space)
 	return err;
 }
 
-/* The nodes of robust mutexes that somebody holds stay: an exiting thread walks them when its
- * faults are not delivered any more. After the protection: a lock taken since was a store. */
-static int keep_pinned(struct pass *pass, struct space *space, const struct maps *maps)
-{
-	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct pinned pinned = { .v = NULL };
-	struct page_rec rec;
-	int err = 0;
-
-	if (task_fd < 0)
-		return 0;
-	if (pinned_collect(&pinned, task_fd, space->mem_fd, pass->object->page_shift) < 0)
-		err = pass_is_gone(space) ? 0 : -EAGAIN;
-	close(task_fd);
-	object_lock(pass->object);
-	for (uint32_t i = 0; i < pinned.n && err == 0; i++) {
-		uint64_t addr = pinned.v[i] << pass->object->page_shift;
-		const struct mapping *m = maps_find(maps, addr);
-		uint64_t page;
-		uint32_t k;
-
-		if (!m || !pass_maps_here(pass, m))
-			continue;
-		page = (addr - m->start + m->offset) >> pass->object->page_shift;
-		k = pass_first_at(pass, page);
-		if (k < pass->n_pages && pass->page[k] == page && pass_is_leaving(pass, k, &rec))
-			(void)pagemap_set(&pass->object->map, page,
-					  page_rec_move(rec, PAGE_RESIDENT));
-	}
-	object_unlock(pass->object);
-	pinned_deinit(&pinned);
-	return err;
-}
-
-static int prove_here(struct pass *pass, struct space *space)
+static int prove_here(const struct space *space)
 {
 	struct maps maps = MAPS_NULL;
 	int err = maps_read(&maps, space->maps_fd) < 0 && !pass_is_gone(space) ? -EAGAIN : 0;
@@ -164,8 +129,6 @@ static int prove_here(struct pass *pass, struct space *space)
 		err = -EBUSY;
 	if (err == 0)
 		err = prove_mapper(space);
-	if (err == 0)
-		err = keep_pinned(pass, space, &maps);
 	maps_deinit(&maps);
 	return err;
 }
@@ -175,7 +138,7 @@ int pass_prove(struct pass *pass)
 	int err = 0;
 
 	for (uint32_t i = 0; i < pass->n_mappers && err == 0; i++)
-		err = prove_here(pass, pass->mappers[i]);
+		err = prove_here(pass->mappers[i]);
 	__atomic_store_n(&pass->object->reason,
 			 err == -EBUSY ? UHMM_REASON_DIRECT_IO : UHMM_REASON_NONE,
 			 __ATOMIC_RELAXED);
