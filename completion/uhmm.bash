@@ -109,12 +109,12 @@ _uhmm() {
 	tiers | doctor) _uhmm_offer "--json --socket --help" "$current" ;;
 	evict)
 		if [ "$COMP_CWORD" = 3 ]; then
-			_uhmm_offer "all --socket" "$current"
+			_uhmm_offer "all --json --socket" "$current"
 		else
-			_uhmm_offer "$(_uhmm_pids) --socket --help" "$current"
+			_uhmm_offer "$(_uhmm_pids) --json --socket --help" "$current"
 		fi
 		;;
-	restore) _uhmm_offer "$(_uhmm_pids) --hold --release --socket --help" "$current" ;;
+	restore) _uhmm_offer "$(_uhmm_pids) --hold --release --json --socket --help" "$current" ;;
 	enable)
 		_uhmm_offer "$(_uhmm_units enable) --host-ram --socket --runtime --root --help" \
 			"$current"

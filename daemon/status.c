@@ -123,6 +123,7 @@ char *status_tiers_json(const struct daemon_env *env)
 	struct json_object *object = json_object_new_object();
 	struct json_object *tiers = json_object_new_array();
 
+	json_object_object_add(object, "version", json_object_new_int(STATUS_VERSION));
 	json_object_array_add(tiers, tier_object(env, env->tier));
 	json_object_object_add(object, "tiers", tiers);
 	return render(object);

@@ -83,6 +83,9 @@ const char *cli_format_size(uint64_t bytes, char out[static CLI_SIZE_TEXT]);
 /* A copy that cannot do anything to a terminal: control bytes become '?'. */
 const char *cli_printable(const char *text, char *out, size_t out_size);
 
+/* `version` of the objects that --json prints; the daemon's own have it too. */
+#define CLI_JSON_VERSION 1
+
 /* A member of a JSON object, 0, "" or false when it is missing or of another type. */
 uint64_t cli_json_u64(struct json_object *object, const char *key);
 const char *cli_json_text(struct json_object *object, const char *key);

@@ -98,9 +98,10 @@ static void doctor_print_json(const struct doctor *doctor)
 {
 	struct json_object *json = json_object_new_object();
 
+	json_object_object_add(json, "version", json_object_new_int(CLI_JSON_VERSION));
 	json_object_object_add(json, "ok", json_object_new_boolean(!doctor->failed));
 	json_object_object_add(json, "checks", json_object_get(doctor->checks));
-	puts(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PRETTY |
+	puts(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN |
 							  JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(json);
 }

@@ -14,7 +14,7 @@ int evict_main(const struct cli_command *cmd, int argc, char **argv)
 	int32_t pid;
 	int status;
 
-	if (!cli_parse(cmd, 0, argc, argv, &args, &status))
+	if (!cli_parse(cmd, CLI_OPTION_JSON, argc, argv, &args, &status))
 		return status;
 	status = move_operand_pid(cmd, &args, 2, &pid);
 	if (status)

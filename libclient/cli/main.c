@@ -36,11 +36,12 @@ static const struct cli_command commands[] = {
 	  "  --maps         of one process, each range of its memory: what lies where, and why\n"
 	  JSON_HELP SOCKET_HELP,
 	  status_main },
-	{ "evict", "PID [all|SIZE] [--socket PATH]", "Move pages of a process out to a tier",
-	  SOCKET_HELP, evict_main },
-	{ "restore", "PID [--hold|--release] [--socket PATH]", "Bring all pages of a process home",
+	{ "evict", "PID [all|SIZE] [--json] [--socket PATH]",
+	  "Move pages of a process out to a tier", JSON_HELP SOCKET_HELP, evict_main },
+	{ "restore", "PID [--hold|--release] [--json] [--socket PATH]",
+	  "Bring all pages of a process home",
 	  "  --hold         and keep them there, until `uhmm evict` or --release\n"
-	  "  --release      and let them leave again\n" SOCKET_HELP,
+	  "  --release      and let them leave again\n" JSON_HELP SOCKET_HELP,
 	  restore_main },
 	{ "tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
 	  JSON_HELP SOCKET_HELP, tiers_main },

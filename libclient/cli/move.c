@@ -19,6 +19,7 @@ int move_pages(const struct cli_args *args, enum uhmm_request request, int32_t p
 	struct uhmm_msg_done done = { 0 };
 	char size[CLI_SIZE_TEXT];
 	char text[sizeof(done.text)];
+	uint64_t moved_bytes;
 
 	if (client_ask(args->socket, request, pid, bytes, flags, NULL, &done) < 0)
 		return CLI_EXIT_FAIL;
@@ -28,9 +29,15 @@ int move_pages(const struct cli_args *args, enum uhmm_request request, int32_t p
 			  cli_printable(done.text, text, sizeof(text)));
 		return CLI_EXIT_FAIL;
 	}
-	printf("%" PRIu64 " pages (%s) moved %s\n", done.pages,
-	       cli_format_size(done.pages * (uint64_t)sysconf(_SC_PAGESIZE), size),
-	       request == UHMM_REQ_EVICT ? "out" : "home");
+	moved_bytes = done.pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	if (args->json)
+		printf("{\"version\":%d,\"pid\":%" PRId32 ",\"pages\":%" PRIu64
+		       ",\"bytes\":%" PRIu64 "}\n",
+		       CLI_JSON_VERSION, pid, done.pages, moved_bytes);
+	else
+		printf("%" PRIu64 " pages (%s) moved %s\n", done.pages,
+		       cli_format_size(moved_bytes, size),
+		       request == UHMM_REQ_EVICT ? "out" : "home");
 	return cli_finish(CLI_EXIT_OK);
 }
 

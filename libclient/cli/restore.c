@@ -10,7 +10,7 @@ int restore_main(const struct cli_command *cmd, int argc, char **argv)
 	int32_t pid;
 	int status;
 
-	if (!cli_parse(cmd, CLI_OPTION_HOLD, argc, argv, &args, &status))
+	if (!cli_parse(cmd, CLI_OPTION_HOLD | CLI_OPTION_JSON, argc, argv, &args, &status))
 		return status;
 	if (args.hold && args.release)
 		return cli_usage_error(cmd, "--hold and --release exclude each other");
