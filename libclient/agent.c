@@ -30,6 +30,8 @@
 
 /* The C library aligns struct pthread at least so. */
 #define TCB_ALIGN 64u
+/* In its mutexes' kind. */
+#define MUTEX_KIND_ROBUST 16u
 
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
@@ -222,9 +224,34 @@ static bool holds_tcb(const uint64_t *words, uint64_t addr, uint64_t page_bytes)
 	return false;
 }
 
-/* How many bytes from addr on hold no control block. Read by a system call: a load of memory
- * that the program has just protected would kill it. What cannot be read is the MOVE's to say. */
-static uint64_t without_tcb(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
+/*
+ * Does a thread hold a robust mutex of the C library in this page? An ending thread writes
+ * those, too. struct __pthread_mutex_s: lock, count, owner, nusers, kind, each 4 bytes.
+ */
+static bool holds_robust_mutex(const uint64_t *words, uint64_t page_bytes)
+{
+	for (uint64_t i = 0; i + 2 < page_bytes / sizeof(*words); i++) {
+		uint32_t owner = (uint32_t)words[i + 1];
+
+		if (words[i + 1] >> 32 == 1 && owner != 0 &&
+		    ((uint32_t)words[i] & FUTEX_TID_MASK) == owner &&
+		    (uint32_t)words[i + 2] & MUTEX_KIND_ROBUST)
+			return true;
+	}
+	return false;
+}
+
+static bool must_stay(const struct uhmm_agent *agent, uint64_t at, uint64_t addr)
+{
+	const uint64_t *words = (const void *)(agent->scratch + at);
+
+	return holds_tcb(words, addr, agent->page_bytes) ||
+	       holds_robust_mutex(words, agent->page_bytes);
+}
+
+/* How many bytes from addr on may leave. Read by a system call: a load of memory that the
+ * program has just protected would kill it. What cannot be read is the MOVE's to say. */
+static uint64_t may_leave(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
 {
 	uint64_t piece = len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES;
 	struct iovec local = { .iov_base = agent->scratch, .iov_len = piece };
@@ -233,7 +260,7 @@ static uint64_t without_tcb(const struct uhmm_agent *agent, uint64_t addr, uint6
 
 	for (uint64_t at = 0; got > 0 && at + agent->page_bytes <= (uint64_t)got;
 	     at += agent->page_bytes)
-		if (holds_tcb((const void *)(agent->scratch + at), addr + at, agent->page_bytes))
+		if (must_stay(agent, at, addr + at))
 			return at;
 	return piece;
 }
@@ -254,7 +281,7 @@ static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src,
 		long err;
 
 		if (done >= seen) {
-			seen = done + without_tcb(agent, src + done, len - done);
+			seen = done + may_leave(agent, src + done, len - done);
 			if (seen == done) {
 				*ret_result = -EBUSY;
 				done += agent->page_bytes;
