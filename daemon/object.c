@@ -176,7 +176,7 @@ void object_sweep(uint64_t unseen_since_ns)
 	}
 }
 
-/* ---- mappers ------------------------------------------------------------------------------- */
+/* ---- mappers ------------------------------------------------------------------------- */
 
 static uint32_t mapper_index(const struct object *object, const struct space *space)
 {

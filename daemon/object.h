@@ -105,7 +105,7 @@ struct object_copy {
 	struct uhmm_run runs[UHMM_RING_RUNS];
 };
 
-/* ---- the table (object.c); any thread ------------------------------------------------------ */
+/* ---- the table (object.c); any thread ------------------------------------------------ */
 
 /* The object of this identity, made if it is not there and `group` is not NULL; with a
  * reference. NULL: none, or no memory. */
@@ -134,7 +134,7 @@ void object_note_mtime(struct object *object, bool unsure);
 /* The object of this identity that the space is a mapper of, or NULL. On its worker. */
 struct object *object_of_space(const struct space *space, dev_t dev, uint64_t ino);
 
-/* ---- serving (object_serve.c); on the space's worker ---------------------------------------- */
+/* ---- serving (object_serve.c); on the space's worker --------------------------------- */
 
 /* Is the fault one of shared memory? Then it is dealt with. */
 bool object_fault(struct space *space, const struct fault *fault, enum fill_result *ret_result);
@@ -145,7 +145,7 @@ enum fill_result object_restore(struct space *space, uint64_t *at, uint64_t end,
 /* One byte a page, as QUERY answers. */
 unsigned char object_where(struct space *space, uint64_t addr);
 
-/* ---- mapping (object_map.c); on the space's worker ------------------------------------------ */
+/* ---- mapping (object_map.c); on the space's worker ----------------------------------- */
 
 /* Register every mapping of the object and become a mapper. 0; -EAGAIN: not yet, ask again;
  * -ENOENT (it maps none), -ENOTCONN, -ESRCH, -EBUSY (a userfaultfd of the program's
@@ -166,7 +166,7 @@ void object_give_up(struct space *space);
 void object_take_store(struct space *space, struct mail *mail);
 void object_agent_step(struct space *space);
 
-/* ---- madvise (object_remove.c); on the space's worker --------------------------------------- */
+/* ---- madvise (object_remove.c); on the space's worker -------------------------------- */
 
 /* Before messages are read: MADV_REMOVE cannot be told from MADV_DONTNEED afterwards. */
 void object_before_read(struct space *space);
@@ -178,7 +178,7 @@ void object_removes_ended(struct space *space, uint64_t seq);
 /* With the lock held: does a fill of this page have to wait? */
 bool object_remove_pending(const struct object *object, uint64_t page);
 
-/* ---- the object thread (object_thread.c, object_open.c, object_evict.c) ---------------------- */
+/* ---- the object thread (object_thread.c, object_open.c, object_evict.c) -------------- */
 
 int object_thread_start(const struct daemon_env *env);
 /* The rest of an EVICT or MIGRATE: shared memory. Takes over the mail, completes it. */

@@ -31,7 +31,7 @@
 /* How a pass ends. */
 enum pass_end { PASS_DONE, PASS_STUCK };
 
-/* ---- pick -------------------------------------------------------------------------------------- */
+/* ---- pick ---------------------------------------------------------------------------- */
 
 /* May this page leave? Spares a referenced one once. */
 static bool wants(struct object *object, uint64_t page, bool any)
@@ -121,7 +121,7 @@ static void release_slots(struct pass *pass)
 	pthread_mutex_unlock(&family->lock);
 }
 
-/* ---- copy --------------------------------------------------------------------------------------- */
+/* ---- copy ---------------------------------------------------------------------------- */
 
 /* Runs of pages [from, to) of the pass that are still leaving. Returns where it stopped. */
 static uint32_t make_runs(struct pass *pass, uint32_t from)
@@ -228,7 +228,7 @@ static enum pass_end copy_some(struct pass *pass)
 	return PASS_DONE;
 }
 
-/* ---- punch -------------------------------------------------------------------------------------- */
+/* ---- punch --------------------------------------------------------------------------- */
 
 /* Part of a huge page: the kernel may have kept it, and have cleared what we punched. Nobody
  * has seen that: who comes meanwhile waits for the lock. */
@@ -354,7 +354,7 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 	group_add_est(object->group, -(int64_t)(pass->left - before));
 }
 
-/* ---- the pass ----------------------------------------------------------------------------------- */
+/* ---- the pass ------------------------------------------------------------------------ */
 
 static enum pass_end run_pass(struct pass *pass)
 {

@@ -20,7 +20,7 @@
 #include "uffd.h"
 #include "wire.h"
 
-/* ---- the space's list -------------------------------------------------------------------------- */
+/* ---- the space's list ---------------------------------------------------------------- */
 
 static int list_object(struct space *space, struct object *object)
 {
@@ -69,7 +69,7 @@ static int add_mapper(struct space *space, struct object *object)
 	return err < 0 ? err : list_object(space, object);
 }
 
-/* ---- registering ------------------------------------------------------------------------------- */
+/* ---- registering --------------------------------------------------------------------- */
 
 static bool is_of(const struct mapping *m, const struct object *object)
 {
@@ -194,7 +194,7 @@ void object_leave_all(struct space *space)
 	space->objects_cap = 0;
 }
 
-/* ---- forks ------------------------------------------------------------------------------------- */
+/* ---- forks --------------------------------------------------------------------------- */
 
 int object_fork(struct space *space, struct space *child)
 {
@@ -246,7 +246,7 @@ void object_give_up(struct space *space)
 		poison_away(space, space->uffd);
 }
 
-/* ---- the agent --------------------------------------------------------------------------------- */
+/* ---- the agent ----------------------------------------------------------------------- */
 
 static void store_done(struct space *space, int error)
 {

@@ -46,7 +46,7 @@
 #define FORK_PATIENCE_NS 500000000u
 #define PAUSE_USEC 2000
 
-/* ---- /proc ------------------------------------------------------------------------------------- */
+/* ---- /proc --------------------------------------------------------------------------- */
 
 static int read_small(const char *path, char *text, size_t size)
 {
@@ -81,7 +81,7 @@ static int each_number(const char *path, int (*fn)(void *arg, int number), void 
 	return ret;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------- */
+/* ---- descriptors --------------------------------------------------------------------- */
 
 struct fd_search {
 	dev_t dev;
@@ -180,7 +180,7 @@ static bool has_descriptor(const struct object *object)
 	return each_number("/proc", search_process, &search) != 0;
 }
 
-/* ---- mappers ----------------------------------------------------------------------------------- */
+/* ---- mappers ------------------------------------------------------------------------- */
 
 struct mapper_search {
 	const struct object *object;
@@ -254,7 +254,7 @@ static void forget_mappers(struct mapper_search *search)
 	search->n = search->cap = 0;
 }
 
-/* ---- joining ----------------------------------------------------------------------------------- */
+/* ---- joining ------------------------------------------------------------------------- */
 
 static int join(struct object *object, struct space *space)
 {
@@ -342,7 +342,7 @@ static int join_everybody(struct object *object)
 	return err == 0 ? join_again(object) : err;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------- */
 
 int object_open_mapped(const struct space *space, const struct mapping *m)
 {

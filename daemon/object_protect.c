@@ -83,7 +83,7 @@ static int check_run(const struct pass *pass, struct space *space, uint64_t addr
 	return err;
 }
 
-/* ---- what must stay ----------------------------------------------------------------------------- */
+/* ---- what must stay ------------------------------------------------------------------ */
 
 /*
  * The nodes of robust mutexes that somebody holds. An ending thread walks and writes them when
@@ -136,7 +136,7 @@ static int keep_pinned(const struct pass *pass, struct space *space)
 	return 0;
 }
 
-/* ---- one mapping ---------------------------------------------------------------------------------- */
+/* ---- one mapping --------------------------------------------------------------------- */
 
 static int protect_mapping(const struct pass *pass, struct space *space, const struct mapping *m)
 {

@@ -69,7 +69,7 @@ void object_after_read(struct space *space)
 		__atomic_store_n(&space->reading, false, __ATOMIC_SEQ_CST);
 }
 
-/* ---- noting ------------------------------------------------------------------------------------ */
+/* ---- noting -------------------------------------------------------------------------- */
 
 enum advice_kind { ADVICE_UNKNOWN, ADVICE_DONTNEED, ADVICE_REMOVE };
 
@@ -167,7 +167,7 @@ bool object_remove_pending(const struct object *object, uint64_t page)
 	return false;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------- */
 
 static bool has_changed(const struct object *object, const struct stat *st)
 {

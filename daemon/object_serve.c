@@ -42,7 +42,7 @@ static struct spot spot_of(const struct space *space, const struct mapping *m, u
 	};
 }
 
-/* ---- what an ioctl said ---------------------------------------------------------------------- */
+/* ---- what an ioctl said -------------------------------------------------------------- */
 
 /* For every answer that is not about the page itself. */
 static enum fill_result result_of(struct space *space, enum uffd_result result, uint64_t addr)
@@ -69,7 +69,7 @@ static enum fill_result result_of(struct space *space, enum uffd_result result, 
 	return FILL_LATER;
 }
 
-/* ---- pages that are in the object ------------------------------------------------------------ */
+/* ---- pages that are in the object ---------------------------------------------------- */
 
 /* A hole that nobody ever filled, or that the program punched: zero, as the kernel gives. */
 static enum fill_result fill_zero(struct space *space, const struct spot *spot)
@@ -128,7 +128,7 @@ static enum fill_result serve_resident(struct space *space, struct object *objec
 	return map_resident(space, spot, resident_run(object, spot));
 }
 
-/* ---- pages that are away ---------------------------------------------------------------------- */
+/* ---- pages that are away ------------------------------------------------------------- */
 
 static void object_lose(struct space *space, struct object *object, const struct spot *spot,
 			const char *why)
@@ -286,7 +286,7 @@ static enum fill_result serve_stored(struct space *space, struct object *object,
 	return fetch_by_read(space, object, spot, n, rec, referenced, ret_pages);
 }
 
-/* ---- one fault -------------------------------------------------------------------------------- */
+/* ---- one fault ----------------------------------------------------------------------- */
 
 /* Do not let the program bring home faster than the evictor takes out; never for long. */
 static bool must_wait(const struct space *space, const struct object *object,
@@ -370,7 +370,7 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 	return true;
 }
 
-/* ---- home without a fault --------------------------------------------------------------------- */
+/* ---- home without a fault ------------------------------------------------------------ */
 
 static enum fill_result restore_mapping(struct space *space, struct object *object,
 					const struct mapping *m, uint64_t *at, uint64_t end,

@@ -45,7 +45,7 @@ static struct list queue = LIST_INIT(queue);
 static bool kicked;
 static const struct daemon_env *thread_env;
 
-/* ---- asking a worker ---------------------------------------------------------------------------- */
+/* ---- asking a worker ----------------------------------------------------------------- */
 
 struct call {
 	struct mail mail;
@@ -140,7 +140,7 @@ int object_ask_copy(struct space *space, struct object *object, struct object_co
 	return err;
 }
 
-/* ---- what there is ------------------------------------------------------------------------------- */
+/* ---- what there is ------------------------------------------------------------------- */
 
 /* How many pages the object has in host RAM. */
 static uint64_t count_resident(int fd, unsigned int page_shift)
@@ -191,6 +191,7 @@ static void scan_space(struct space *space, struct maps *maps)
 	}
 }
 
+/* Those that somebody may want some of out, without having asked. */
 static struct space **spaces_with_shared(uint32_t *ret_n)
 {
 	struct space **found = NULL;
@@ -206,7 +207,8 @@ static struct space **spaces_with_shared(uint32_t *ret_n)
 		list_for_each(pos, &registry_spaces) {
 			struct space *space = list_entry(pos, struct space, link);
 
-			if (space_get_state(space) != SPACE_SERVING ||
+			if (stats_get(&space->group->target_pages) == 0 ||
+			    space_get_state(space) != SPACE_SERVING ||
 			    !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 			    stats_get(&space->shmem_pages) < OBJECT_PAGES_MIN)
 				continue;
@@ -230,7 +232,7 @@ static void scan_all(void)
 	object_mappers_free(spaces, n);
 }
 
-/* ---- taking out ---------------------------------------------------------------------------------- */
+/* ---- taking out ---------------------------------------------------------------------- */
 
 /* Pages [first, end) of the object that lies at m in the space; opens it first if need be. */
 static uint64_t evict_mapping(struct space *space, const struct mapping *m, uint64_t first,
@@ -383,7 +385,7 @@ static void close_if_idle(struct object *object)
 		object_close(object);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------ */
 
 struct collected {
 	struct object **v;
