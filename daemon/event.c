@@ -10,8 +10,8 @@
  * is put into an order that is possible and applied as a whole:
  *
  *   - an UNMAP that equals the source of a REMAP in the set is the tail of that mremap;
- *   - a REMAP comes after an event that vacates its destination, whatever order they were read
- *     in, if there are live records, or if the page table shows that what it moved is there;
+ *   - a REMAP onto ground that is occupied comes after the event that frees it, whatever order
+ *     they were read in;
  *   - otherwise as they were read.
  *
  * What stays ambiguous is settled by the markers in the page table: fault.c judges each
@@ -43,6 +43,8 @@
 
 /* uffd_msg.event of an event that has been applied, or is the tail of another. */
 #define EVENT_APPLIED 0
+/* Of a REMAP whose source is unmapped by it; in a field that the kernel does not use. */
+#define VACATES reserved1
 
 void event_queue(struct space *space, const struct uffd_msg *msg)
 {
@@ -137,6 +139,8 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 	     "follow mremap");
 	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
 			    space_pgidx(space, len));
+	if (msg->VACATES)
+		must(space, ranges_remove(&space->registered, from, from + len), "follow mremap");
 	must(space, ranges_add(&space->registered, to, to + len, 0), "follow mremap");
 	if (to >= space->raced.end || to + len <= space->raced.start)
 		return;
@@ -200,31 +204,29 @@ static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
 }
 
-/* A moving mremap brings an UNMAP of its source, read after its REMAP. What is still believed
- * registered there is found out when it is let go: the belief may be too much, never too little. */
-static void drop_tails(struct space *space)
+/* A moving mremap brings an UNMAP of its source, read after its REMAP. Both are outstanding from
+ * the move on, so a set that is complete has both or none; without one the source stays mapped. */
+static void join_tails(struct space *space)
 {
 	for (uint32_t i = 0; i < space->n_events; i++) {
 		struct uffd_msg *remap = &space->events[i];
 
 		if (remap->event != UFFD_EVENT_REMAP)
 			continue;
-		for (uint32_t k = i + 1; k < space->n_events; k++) {
+		remap->VACATES = false;
+		for (uint32_t k = i + 1; k < space->n_events && !remap->VACATES; k++) {
 			if (!is_tail(remap, &space->events[k]))
 				continue;
 			space->events[k].event = EVENT_APPLIED;
-			break;
+			remap->VACATES = true;
 		}
 	}
 }
 
-/* The next event of the set after k that frees a part of where `remap` went: that part; 0: none. */
-static uint32_t vacated_later(const struct space *space, const struct uffd_msg *remap, uint32_t k,
-			      uint64_t *ret_start, uint64_t *ret_end)
+/* Does an event of the set after the i-th free a part of [start, end)? */
+static bool vacated_later(const struct space *space, uint32_t i, uint64_t start, uint64_t end)
 {
-	uint64_t start = remap->arg.remap.to, end = start + remap->arg.remap.len;
-
-	while (++k < space->n_events) {
+	for (uint32_t k = i + 1; k < space->n_events; k++) {
 		const struct uffd_msg *msg = &space->events[k];
 		uint64_t from, to;
 
@@ -237,72 +239,29 @@ static uint32_t vacated_later(const struct space *space, const struct uffd_msg *
 		} else {
 			continue;
 		}
-		if (from >= end || start >= to)
-			continue;
-		*ret_start = from > start ? from : start;
-		*ret_end = to < end ? to : end;
-		return k;
-	}
-	return 0;
-}
-
-/* A REMAP that must follow what vacates its destination: noted in a field that the kernel
- * does not use. */
-#define ARRIVED reserved1
-
-/* What [start, end) got from this REMAP, does it lie there now? By the first page that tells. */
-static bool has_arrived(const struct space *space, const struct uffd_msg *remap, uint64_t start,
-			uint64_t end)
-{
-	uint64_t delta = space_pgidx(space, remap->arg.remap.to) -
-			 space_pgidx(space, remap->arg.remap.from);
-	uint64_t last = space_pgidx(space, end) - delta, entry;
-	struct page_rec rec;
-
-	for (uint64_t i = space_pgidx(space, start) - delta;
-	     (i = pagemap_next(&space->map, i, last, &rec)) < last; i++) {
-		if (rec.v & PAGE_REC_UNMARKED || page_rec_state(rec) == PAGE_POISONED)
-			continue;
-		return fault_read_pagemap(space, i + delta, 1, &entry) == 1 &&
-		       fault_is_marked_hole(entry);
+		if (from < end && start < to)
+			return true;
 	}
 	return false;
 }
 
 /*
  * Two threads: one unmaps X (or moves it away), the other moves Y onto the free ground, and
- * queues its event first. The same events tell of Y moved to X and then unmapped. The markers
- * tell them apart. Returns whether anything was asked: then the set must be settled still.
+ * queues its event first. Y cannot have moved onto ground that was occupied, and what is
+ * registered is: so that REMAP comes after the event that frees X. Where X was free already
+ * the same events mean that Y went on from there, and they are in order. The page table cannot
+ * be asked instead: what lies at X now may have come there last.
  */
-static bool note_arrivals(struct space *space)
-{
-	bool asked = false;
-	uint64_t start, end;
-
-	for (uint32_t i = 0; i < space->n_events; i++) {
-		struct uffd_msg *msg = &space->events[i];
-
-		msg->ARRIVED = 0;
-		if (msg->event != UFFD_EVENT_REMAP)
-			continue;
-		for (uint32_t k = i; (k = vacated_later(space, msg, k, &start, &end));) {
-			asked = true;
-			msg->ARRIVED |= has_arrived(space, msg, start, end);
-		}
-	}
-	return asked;
-}
-
 static bool must_wait(const struct space *space, uint32_t i)
 {
 	const struct uffd_msg *msg = &space->events[i];
-	uint64_t start, end;
+	uint64_t to = msg->arg.remap.to, end = to + msg->arg.remap.len;
+	const struct range *occupied;
 
-	return msg->event == UFFD_EVENT_REMAP &&
-	       (msg->ARRIVED || pagemap_any_away(&space->map,
-						 space_pgidx(space, msg->arg.remap.to),
-						 space_pgidx(space, msg->arg.remap.len))) &&
-	       vacated_later(space, msg, i, &start, &end);
+	if (msg->event != UFFD_EVENT_REMAP)
+		return false;
+	occupied = ranges_at_or_after(&space->registered, to);
+	return occupied && occupied->start < end && vacated_later(space, i, to, end);
 }
 
 static void apply_one(struct space *space, struct uffd_msg *msg)
@@ -323,26 +282,32 @@ static void apply_one(struct space *space, struct uffd_msg *msg)
 	msg->event = EVENT_APPLIED;
 }
 
-/* Everything but forks: what need not wait, until nothing changes; then the rest as it was read. */
+/* The next event to apply: the first that need not wait; else the first; n_events: none. */
+static uint32_t next_change(const struct space *space)
+{
+	uint32_t first = space->n_events;
+
+	for (uint32_t i = 0; i < space->n_events; i++) {
+		uint8_t event = space->events[i].event;
+
+		if (event == EVENT_APPLIED || event == UFFD_EVENT_FORK)
+			continue;
+		if (!must_wait(space, i))
+			return i;
+		if (first == space->n_events)
+			first = i;
+	}
+	return first;
+}
+
+/* Everything but forks. */
 static void apply_changes(struct space *space)
 {
-	bool progress = true, forced = false;
+	uint32_t i;
 
-	drop_tails(space);
-	while (progress) {
-		progress = false;
-		for (uint32_t i = 0; i < space->n_events; i++) {
-			uint8_t event = space->events[i].event;
-
-			if (event == EVENT_APPLIED || event == UFFD_EVENT_FORK ||
-			    (!forced && must_wait(space, i)))
-				continue;
-			apply_one(space, &space->events[i]);
-			progress = true;
-		}
-		if (!progress && !forced)
-			progress = forced = true;
-	}
+	join_tails(space);
+	while ((i = next_change(space)) < space->n_events)
+		apply_one(space, &space->events[i]);
 }
 
 static void apply_forks(struct space *space, struct pagemap *before)
@@ -458,9 +423,9 @@ static void event_apply_all(struct space *space)
 
 /* ---- settling --------------------------------------------------------------------------- */
 
-/* Collect until nothing is outstanding; false: not yet. */
-static bool settle_collect(struct space *space, uint64_t until_ns)
+void event_settle(struct space *space)
 {
+	uint64_t until_ns = clock_now_ns() + SETTLE_BOUND_NS;
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
 	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
 
@@ -474,23 +439,10 @@ static bool settle_collect(struct space *space, uint64_t until_ns)
 		if (result == UFFD_GONE)
 			space->gone = true;
 		if (result != UFFD_AGAIN)
-			return true;
+			break;
 		if (clock_now_ns() > until_ns)
-			return false;
+			return;
 		(void)ppoll(&pollfd, 1, &pause, NULL);
 	}
-	return true;
-}
-
-void event_settle(struct space *space)
-{
-	uint64_t until_ns = clock_now_ns() + SETTLE_BOUND_NS;
-
-	do {
-		if (!settle_collect(space, until_ns))
-			return;
-		/* What the page table showed holds only if nothing has changed since. */
-	} while (note_arrivals(space) && uffd_settled(space->uffd) == UFFD_AGAIN &&
-		 space->n_events < EVENTS_MAX);
 	event_apply_all(space);
 }

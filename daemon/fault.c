@@ -52,7 +52,7 @@ static bool entry_is_mapped(uint64_t entry)
 }
 
 /* A hole that carries our marker. */
-bool fault_is_marked_hole(uint64_t entry)
+static bool entry_is_marked_hole(uint64_t entry)
 {
 	return !(entry & UHMM_PAGEMAP_PRESENT) && entry & UHMM_PAGEMAP_UFFD_WP;
 }
@@ -61,7 +61,7 @@ static bool record_is_backed(struct page_rec rec, uint64_t entry)
 {
 	if (entry & UHMM_PAGEMAP_PRESENT)
 		return false;
-	return fault_is_marked_hole(entry) ||
+	return entry_is_marked_hole(entry) ||
 	       (rec.v & PAGE_REC_UNMARKED && !entry_is_mapped(entry));
 }
 
@@ -357,7 +357,7 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 
 	if (page_rec_state(rec) == PAGE_RESIDENT) {
 		if (fault_read_pagemap(space, pgidx, 1, &entry) == 1 &&
-		    fault_is_marked_hole(entry)) {
+		    entry_is_marked_hole(entry)) {
 			if (uffd_settled(space->uffd) == UFFD_AGAIN)
 				return FILL_RETRY;
 			fault_poison(space, pgidx, "its record is missing");
