@@ -397,6 +397,44 @@ static void control_send_home(struct control *control)
 	registry_unlock();
 }
 
+/* ---- what cannot be served -------------------------------------------------------------- */
+
+static pthread_mutex_t stranded_lock = PTHREAD_MUTEX_INITIALIZER;
+static int *stranded;
+static size_t n_stranded, stranded_cap;
+
+void control_keep_stranded(int uffd)
+{
+	int *more;
+
+	pthread_mutex_lock(&stranded_lock);
+	if (n_stranded == stranded_cap) {
+		more = realloc(stranded, (stranded_cap + 16) * sizeof(*more));
+		if (more) {
+			stranded = more;
+			stranded_cap += 16;
+		}
+	}
+	/* One that cannot be remembered stays open until the daemon ends. */
+	if (n_stranded < stranded_cap)
+		stranded[n_stranded++] = uffd;
+	pthread_mutex_unlock(&stranded_lock);
+}
+
+static void control_sweep_stranded(void)
+{
+	pthread_mutex_lock(&stranded_lock);
+	for (size_t i = 0; i < n_stranded;) {
+		if (uffd_alive(stranded[i]) != UFFD_GONE) {
+			i++;
+			continue;
+		}
+		close(stranded[i]);
+		stranded[i] = stranded[--n_stranded];
+	}
+	pthread_mutex_unlock(&stranded_lock);
+}
+
 static void control_tick(void *data)
 {
 	struct control *control = data;
@@ -404,6 +442,7 @@ static void control_tick(void *data)
 
 	control_sweep(control);
 	announce_tick(control->stopping);
+	control_sweep_stranded();
 	if (!control->stopping && !control->leaving)
 		return;
 	if (!control_is_needed(&pages)) {

@@ -24,6 +24,10 @@ int control_run(const struct control_params *params);
 /* A worker is done with a request: queue the answer. Takes over the mail. Any thread. */
 void control_complete(struct mail *mail);
 
+/* The userfaultfd of a forked child that cannot be served: it stays open until the child has
+ * ended. Any thread. */
+void control_keep_stranded(int uffd);
+
 /* A worker read a FORK event: a space for the child, that shares what the parent has and has
  * no process yet. Takes over uffd. On the parent's worker. */
 int control_adopt_child(struct space *parent, int uffd, struct space **ret_child);

@@ -31,11 +31,15 @@
 #include "control.h"
 #include "evict.h"
 #include "fault.h"
+#include "give_up.h"
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
 
+/* How long there may be no descriptors or threads for a child. */
+#define ADOPT_BOUND_NS 1000000000u
+#define ADOPT_PAUSE_NS 5000000
 #define SETTLE_BOUND_NS 2000000u
 #define SETTLE_PAUSE_NS 20000
 /* How many events are collected at most before they are applied as they are. */
@@ -80,34 +84,10 @@ static struct span span_of(const struct space *space, uint64_t start, uint64_t e
 	return (struct span){ space_pgidx(space, start), space_pgidx(space, end - start) };
 }
 
-static uint64_t poison_away(struct space *space, int uffd)
-{
-	struct page_rec rec;
-	uint64_t lost = 0;
-
-	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
-		(void)uffd_unmark(uffd, space_addr(space, i), space->page_size);
-		(void)uffd_poison(uffd, space_addr(space, i), space->page_size);
-		lost++;
-	}
-	stats_add(&space->group->stats.lost, lost);
-	return lost;
-}
-
-/* The page map can not follow the program: anything served from now on could be wrong. What is
- * away is lost, to this program alone. */
 static void must(struct space *space, int err, const char *what)
 {
-	if (err == 0 || space->gone)
-		return;
-	log_err("pid %d: cannot %s: %s; %llu pages poisoned", space->pid, what, strerror(-err),
-		(unsigned long long)poison_away(space, space->uffd));
-	object_give_up(space);
-	/* The rest is the program's own again: nobody will serve it any more. */
-	for (size_t i = 0; i < space->registered.n; i++)
-		(void)uffd_unregister(space->uffd, space->registered.v[i].start,
-				      space->registered.v[i].end - space->registered.v[i].start);
-	space->gone = true;
+	if (err < 0 && !space->gone)
+		give_up_map(space, err, what);
 }
 
 static void apply_unmap(struct space *space, const struct uffd_msg *msg)
@@ -115,8 +95,8 @@ static void apply_unmap(struct space *space, const struct uffd_msg *msg)
 	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
 
 	must(space, pagemap_drop(&space->map, span.first, span.n), "forget an unmapped range");
-	must(space, ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end),
-	     "forget a registration");
+	/* To believe too much is no harm. */
+	(void)ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end);
 }
 
 static void apply_remove(struct space *space, const struct uffd_msg *msg)
@@ -140,10 +120,12 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
 			    space_pgidx(space, len));
 	if (msg->VACATES)
-		must(space, ranges_remove(&space->registered, from, from + len), "follow mremap");
-	must(space, ranges_add(&space->registered, to, to + len, 0), "follow mremap");
+		(void)ranges_remove(&space->registered, from, from + len);
+	/* What is not remembered stays registered for as long as we are there. */
+	(void)ranges_add(&space->registered, to, to + len, 0);
 	if (to >= space->raced.end || to + len <= space->raced.start)
 		return;
+	space->distrust |= space->given_up;
 	/* The destination was unregistered between this mremap and the reading of its event,
 	 * and lost its markers: the records follow the events until they are marked again. */
 	for (uint64_t i = space_pgidx(space, to);
@@ -151,21 +133,65 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 	     space_pgidx(space, to + len);
 	     i++) {
 		rec.v |= PAGE_REC_UNMARKED;
-		must(space, pagemap_set(&space->map, i, rec), "follow mremap");
 		space->n_unmarked++;
+		must(space, pagemap_set(&space->map, i, rec), "follow mremap");
 	}
 }
 
-/* A fork whose child we cannot serve: what was away reads as SIGBUS there, never as zero. */
-static void poison_child(struct space *space, int uffd)
+/* What the child had in our hands when it was forked. */
+struct heritage {
+	struct pagemap *map;
+	int error; /* the map could not be made, or lacks something */
+};
+
+static bool is_shortage(int err)
 {
-	log_err("pid %d: its forked child cannot be served; %llu pages poisoned there", space->pid,
-		(unsigned long long)poison_away(space, uffd));
-	object_poison_child(space, uffd);
-	close(uffd);
+	return err == -EMFILE || err == -ENFILE || err == -EAGAIN || err == -ENOMEM;
 }
 
-static void apply_fork(struct space *space, const struct uffd_msg *msg, struct pagemap *map)
+/* A child waits at its first touch of what is away. So while there are no descriptors or
+ * threads to be had, we wait a while. */
+static int adopt_child(struct space *space, int uffd, struct space **ret_child)
+{
+	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
+	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
+	int err;
+
+	while (is_shortage(err = control_adopt_child(space, uffd, ret_child)) &&
+	       clock_now_ns() < until_ns)
+		(void)nanosleep(&pause, NULL);
+	return err;
+}
+
+static int start_child(struct space *child)
+{
+	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
+	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
+	int err;
+
+	while (is_shortage(err = space_start_worker(child)) && clock_now_ns() < until_ns)
+		(void)nanosleep(&pause, NULL);
+	return err;
+}
+
+/* The child's page map; without one it is served, and loses what is away. */
+static int inherit(struct space *space, struct space *child, const struct heritage *heritage)
+{
+	int err = heritage->error, init = 0;
+
+	if (heritage->map && pagemap_fork(heritage->map, &child->map) < 0)
+		err = -ENOSPC;
+	if (!child->map.family)
+		init = pagemap_init(&child->map, child->family);
+	child->given_up = space->given_up;
+	child->distrust = space->distrust;
+	if (init == 0 && err < 0)
+		give_up_child(space, child, err);
+	return init;
+}
+
+static void apply_fork(struct space *space, const struct uffd_msg *msg,
+		       const struct heritage *heritage)
 {
 	int uffd = (int)msg->arg.fork.ufd;
 	struct space *child;
@@ -176,9 +202,9 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg, struct p
 		close(uffd);
 		return;
 	}
-	err = control_adopt_child(space, uffd, &child);
+	err = adopt_child(space, uffd, &child);
 	if (err == 0) {
-		err = pagemap_fork(map, &child->map);
+		err = inherit(space, child, heritage);
 		if (err == 0)
 			err = ranges_copy(&space->registered, &child->registered);
 		/* From here on the daemon is needed, also if the parent ends at once. */
@@ -187,13 +213,13 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg, struct p
 		if (err == 0)
 			err = object_fork(space, child);
 		if (err == 0)
-			err = space_start_worker(child);
+			err = start_child(child);
 		if (err < 0)
-			child->uffd = -1; /* still ours, to poison what it lacks */
+			child->uffd = -1; /* still ours */
 		space_unref(child);
 	}
 	if (err < 0)
-		poison_child(space, uffd);
+		give_up_strand(space, uffd, heritage->map);
 }
 
 /* ---- order ------------------------------------------------------------------------------ */
@@ -310,11 +336,11 @@ static void apply_changes(struct space *space)
 		apply_one(space, &space->events[i]);
 }
 
-static void apply_forks(struct space *space, struct pagemap *before)
+static void apply_forks(struct space *space, const struct heritage *heritage)
 {
 	for (uint32_t i = 0; i < space->n_events; i++)
 		if (space->events[i].event == UFFD_EVENT_FORK)
-			apply_fork(space, &space->events[i], before);
+			apply_fork(space, &space->events[i], heritage);
 }
 
 static uint32_t count_events(const struct space *space, uint8_t event)
@@ -358,15 +384,14 @@ static int overlay_moved(struct space *space, struct pagemap *before, const stru
 static void apply_with_forks(struct space *space)
 {
 	struct pagemap before = PAGEMAP_NULL;
+	struct heritage heritage = { .map = &before };
 	struct span *moved = calloc(space->n_events, sizeof(*moved));
 	uint32_t n_moved = 0;
 
-	must(space, moved ? pagemap_fork(&space->map, &before) : -ENOMEM, "follow a fork");
-	if (space->gone) {
-		free(moved);
-		return;
-	}
-	for (uint32_t i = 0; i < space->n_events; i++) {
+	heritage.error = moved ? pagemap_fork(&space->map, &before) : -ENOMEM;
+	if (heritage.error < 0)
+		heritage.map = NULL;
+	for (uint32_t i = 0; i < space->n_events && heritage.map; i++) {
 		const struct uffd_msg *msg = &space->events[i];
 
 		if (msg->event == UFFD_EVENT_REMAP)
@@ -374,8 +399,9 @@ static void apply_with_forks(struct space *space)
 						   msg->arg.remap.to + msg->arg.remap.len);
 	}
 	apply_changes(space);
-	must(space, overlay_moved(space, &before, moved, n_moved), "follow a fork");
-	apply_forks(space, &before);
+	if (heritage.map)
+		heritage.error = overlay_moved(space, &before, moved, n_moved);
+	apply_forks(space, &heritage);
 	pagemap_deinit(&before);
 	free(moved);
 }
@@ -398,7 +424,9 @@ static void forget_certainty(struct space *space)
 				err = ranges_remove(&space->certain, msg->arg.remap.to,
 						    msg->arg.remap.to + len);
 		}
-		must(space, err, "forget a registration");
+		/* To believe too little costs a system call, too much costs bytes. */
+		if (err < 0)
+			ranges_clear(&space->certain);
 	}
 }
 
@@ -415,7 +443,7 @@ static void event_apply_all(struct space *space)
 		apply_with_forks(space);
 	} else {
 		apply_changes(space);
-		apply_forks(space, &space->map);
+		apply_forks(space, &(struct heritage){ .map = &space->map });
 	}
 	space->n_events = 0;
 	space->raced = (struct range){ 0 };

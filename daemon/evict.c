@@ -701,6 +701,8 @@ static uint32_t evict_wanted(const struct space *space)
 		want = space->current->home ? 0 : space->current_left;
 	else if (space_is_held(space))
 		want = 0;
+	if (space->given_up)
+		want = 0;
 	if (space->beacon_wanted && !space->beacon_out && want == 0)
 		want = 1; /* it leaves first, and alone */
 	return want > BATCH_PAGES_MAX ? BATCH_PAGES_MAX : (uint32_t)want;
@@ -863,6 +865,7 @@ static bool evict_makes_progress(const struct space *space)
 bool evict_is_useful(const struct space *space)
 {
 	return evict_makes_progress(space) && space_has_agent(space) && !space_is_held(space) &&
+	       !space->given_up &&
 	       (evict_is_busy(space) || space->pick_failed_ns == 0 ||
 		clock_now_ns() - space->pick_failed_ns > PICK_PAUSE_NS);
 }

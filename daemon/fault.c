@@ -70,22 +70,29 @@ static int record_drop(struct space *space, uint64_t pgidx)
 	return pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });
 }
 
-void fault_poison(struct space *space, uint64_t pgidx, const char *why)
+enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why)
 {
+	uint64_t addr = space_addr(space, pgidx);
 	struct page_rec rec = pagemap_get(&space->map, pgidx);
+	bool known = page_rec_state(rec) == PAGE_POISONED, recorded = known;
 
-	if (page_rec_state(rec) != PAGE_POISONED) {
+	if (!known)
+		recorded = pagemap_set(&space->map, pgidx, page_rec_move(rec, PAGE_POISONED)) == 0;
+	if (!known && !space->given_up) {
 		stats_add(&space->stats.lost, 1);
 		stats_add(&space->group->stats.lost, 1);
-		log_err("pid %d: page at 0x%llx is lost: %s", space->pid,
-			(unsigned long long)space_addr(space, pgidx), why);
-		rec = page_rec_move(rec, PAGE_POISONED);
-		(void)pagemap_set(&space->map, pgidx, rec);
+		log_err("pid %d: page at 0x%llx is lost: %s", space->pid, (unsigned long long)addr,
+			why);
 	}
 	/* A marked hole takes no poison: EEXIST. */
-	(void)uffd_unmark(space->uffd, space_addr(space, pgidx), space->page_size);
-	(void)uffd_poison(space->uffd, space_addr(space, pgidx), space->page_size);
-	(void)uffd_wake(space->uffd, space_addr(space, pgidx), space->page_size);
+	(void)uffd_unmark(space->uffd, addr, space->page_size);
+	if (uffd_poison(space->uffd, addr, space->page_size) == UFFD_AGAIN) {
+		/* Neither marker nor record: now any hole may be this one. */
+		space->distrust |= !recorded;
+		return FILL_RETRY;
+	}
+	(void)uffd_wake(space->uffd, addr, space->page_size);
+	return FILL_DONE;
 }
 
 /* ---- filling ---------------------------------------------------------------------------- */
@@ -151,8 +158,7 @@ static enum fill_result uffd_fill(struct space *space, uint64_t pgidx, const voi
 	case UFFD_ERROR:
 		break;
 	}
-	fault_poison(space, pgidx, "the kernel refused the fill");
-	return FILL_DONE;
+	return fault_poison(space, pgidx, "the kernel refused the fill");
 }
 
 /* How many records from pgidx on continue the first: same store, next slot, marker there. */
@@ -190,9 +196,8 @@ static enum fill_result fetch_stored(struct space *space, uint64_t pgidx, uint32
 					     space->bounce);
 		if (err < 0) {
 			stats_add(&store->tier->n_errors, 1);
-			fault_poison(space, pgidx, strerror(-err));
 			*ret_pages = 1;
-			return FILL_DONE;
+			return fault_poison(space, pgidx, strerror(-err));
 		}
 		src = space->bounce;
 	}
@@ -213,8 +218,7 @@ static enum fill_result fetch_staged(struct space *space, uint64_t pgidx, struct
 			space->gone = true;
 			return FILL_GONE;
 		}
-		fault_poison(space, pgidx, "staging cannot be read");
-		return FILL_DONE;
+		return fault_poison(space, pgidx, "staging cannot be read");
 	}
 	result = uffd_fill(space, pgidx, space->bounce, 1, true, ret_pages);
 	if (result == FILL_DONE) {
@@ -274,9 +278,9 @@ enum fill_result fault_fetch_page(struct space *space, uint64_t pgidx, uint32_t 
 		/* Stale: the program gave the page up, or has another in its place. */
 		if (uffd_settled(space->uffd) == UFFD_AGAIN)
 			return FILL_RETRY;
-		if (record_drop(space, pgidx) < 0)
-			return FILL_LATER;
-		return FILL_DONE;
+		/* Where a shared leaf cannot be copied it stays, and is found stale again. */
+		(void)record_drop(space, pgidx);
+		return FILL_STALE;
 	}
 	if (page_rec_state(rec) == PAGE_STAGED)
 		return fetch_staged(space, pgidx, rec, ret_pages);
@@ -356,12 +360,15 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 	uint32_t pages;
 
 	if (page_rec_state(rec) == PAGE_RESIDENT) {
-		if (fault_read_pagemap(space, pgidx, 1, &entry) == 1 &&
-		    entry_is_marked_hole(entry)) {
+		if (fault_read_pagemap(space, pgidx, 1, &entry) != 1) {
+			space->gone = uffd_alive(space->uffd) == UFFD_GONE;
+			return space->gone ? FILL_GONE : FILL_LATER;
+		}
+		if (entry_is_marked_hole(entry) ||
+		    (space->distrust && !(entry & UHMM_PAGEMAP_PRESENT))) {
 			if (uffd_settled(space->uffd) == UFFD_AGAIN)
 				return FILL_RETRY;
-			fault_poison(space, pgidx, "its record is missing");
-			return FILL_DONE;
+			return fault_poison(space, pgidx, "its record is missing");
 		}
 	}
 	return fetch_zero(space, pgidx, page_rec_state(rec) == PAGE_RESIDENT, fault->write,
@@ -430,16 +437,13 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 	case PAGE_STORED:
 	case PAGE_COMING:
 		result = fault_fetch_page(space, pgidx, 1, true, &pages);
-		/* A stale record was dropped, not filled: now it is a first touch. */
-		if (result == FILL_DONE &&
-		    pagemap_get(&space->map, pgidx).v == 0) {
+		if (result == FILL_STALE) {
 			result = fault_first_touch(space, fault, (struct page_rec){ 0 });
 			first_touch = true;
 		}
 		break;
 	case PAGE_POISONED:
-		fault_poison(space, pgidx, "");
-		result = FILL_DONE;
+		result = fault_poison(space, pgidx, "");
 		break;
 	case PAGE_LEAVING:
 		/* A message that was read before the page came home and was picked again. Whoever

@@ -15,6 +15,7 @@ enum fill_result {
 	FILL_RETRY,    /* an event is unread: read it, look the record up again */
 	FILL_LATER,    /* no memory in the program's cgroup, or the process is not known yet */
 	FILL_GONE,     /* the address space is gone */
+	FILL_STALE,    /* the record is not about what is there: as if it had none */
 };
 
 /* Read what the userfaultfd has: faults are queued, events are applied. Closes the gate. */
@@ -37,7 +38,8 @@ enum fill_result fault_fetch_page(struct space *space, uint64_t pgidx, uint32_t 
 /* Ask the kernel for n entries of the program's pagemap; a count, or a negative errno. */
 int fault_read_pagemap(const struct space *space, uint64_t pgidx, uint32_t n, uint64_t *ret);
 
-/* Bytes that cannot be had back: the page raises SIGBUS from now on. */
-void fault_poison(struct space *space, uint64_t pgidx, const char *why);
+/* Bytes that cannot be had back: the page raises SIGBUS from now on. FILL_RETRY: an event is
+ * unread, do it again. */
+enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why);
 
 #endif

@@ -19,6 +19,7 @@
 #include "control.h"
 #include "evict.h"
 #include "fault.h"
+#include "give_up.h"
 #include "object.h"
 #include "pick.h"
 #include "survey.h"
@@ -121,8 +122,11 @@ void home_take_mail(struct space *space, struct mail *mail)
 	if (mail->type == MAIL_QUIT)
 		__atomic_store_n(&space->quitting, true, __ATOMIC_RELAXED);
 	mail->home |= mail->type == MAIL_RESTORE || mail->type == MAIL_QUIT;
-	if (!mail->home && (!space_has_agent(space) || space_is_held(space))) {
-		mail->error = space_is_held(space) ? -EBUSY : -ENOTCONN;
+	if (!mail->home &&
+	    (!space_has_agent(space) || space_is_held(space) || space->given_up)) {
+		mail->error = space->given_up	     ? -ENOSPC
+			      : space_is_held(space) ? -EBUSY
+						     : -ENOTCONN;
 		control_complete(mail);
 		return;
 	}
@@ -193,9 +197,9 @@ static bool home_step_in(struct space *space, struct mail *mail)
 			continue;
 		}
 		result = fault_fetch_page(space, at, budget, false, &pages);
-		if (result != FILL_DONE)
+		if (result != FILL_DONE && result != FILL_STALE)
 			return false; /* the loop reads the event, or tries later */
-		mail->pages += pages;
+		mail->pages += result == FILL_DONE ? pages : 0;
 		budget -= pages < budget ? pages : budget;
 		at += pages;
 	}
@@ -253,8 +257,8 @@ bool home_step(struct space *space)
 			return home_step_in(space, mail);
 		return false;
 	}
-	if (!space_has_agent(space)) {
-		home_finish(space, -ENOTCONN);
+	if (space->given_up || !space_has_agent(space)) {
+		home_finish(space, space->given_up ? -ENOSPC : -ENOTCONN);
 		return false;
 	}
 	if (space->current_left == 0 && !evict_is_busy(space))
@@ -282,6 +286,8 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
 		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;
+		if (space->given_up && !give_up_poison(space, m->start, m->end))
+			return;
 		if (uffd_settled(space->uffd) != UFFD_OK ||
 		    ranges_remove(&space->certain, m->start, m->end) < 0)
 			return;
@@ -332,6 +338,9 @@ void home_release(struct space *space)
 	if (space->registered.n == 0 || space->gone || evict_is_busy(space) || space->n_events ||
 	    !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 	    pick_refresh_maps(space, 0) < 0)
+		return;
+	/* Its holes are not all accounted for: only if there is no other way. */
+	if (space->given_up && !space_is_held(space))
 		return;
 	while ((r = ranges_at_or_after(&space->registered, at)) && space->n_events == 0) {
 		struct range range = *r;

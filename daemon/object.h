@@ -159,9 +159,6 @@ void object_leave_all(struct space *space);
 int object_fork(struct space *space, struct space *child);
 /* A fork whose child nobody will serve: it must never see a hole as zeros. */
 void object_poison_child(struct space *space, int uffd);
-/* This space cannot be served any more: what is away is poisoned in it, and nothing of its
- * objects leaves from now on. */
-void object_give_up(struct space *space);
 /* The agent has a command of the object thread: publish it, or see whether it is done. */
 void object_take_store(struct space *space, struct mail *mail);
 void object_agent_step(struct space *space);

@@ -240,12 +240,6 @@ void object_poison_child(struct space *space, int uffd)
 		poison_away(space, uffd);
 }
 
-void object_give_up(struct space *space)
-{
-	if (space->n_objects)
-		poison_away(space, space->uffd);
-}
-
 /* ---- the agent ----------------------------------------------------------------------- */
 
 static void store_done(struct space *space, int error)

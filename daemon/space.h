@@ -279,6 +279,8 @@ struct space {
 	uint32_t n_batches;
 	bool beacon_out;
 	bool gone;		 /* an ioctl said ESRCH */
+	bool given_up;		 /* the page map could not follow: nothing leaves any more */
+	bool distrust;		 /* and a hole without a marker may have had bytes, too */
 	bool quitting; /* atomic */
 	struct object **objects; /* that it maps, each with a reference */
 	uint32_t n_objects, objects_cap;
