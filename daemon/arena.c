@@ -253,6 +253,15 @@ void arena_free(struct arena *arena, arena_off off)
 	(void)pthread_mutex_unlock(&arena->lock);
 }
 
+uint64_t arena_room(const struct arena *arena)
+{
+	const struct arena_header *header = arena->header;
+
+	return arena->map_bytes / ARENA_UNIT -
+	       __atomic_load_n(&header->n_units, __ATOMIC_RELAXED) +
+	       __atomic_load_n(&header->n_free, __ATOMIC_RELAXED);
+}
+
 int arena_reserve(struct arena *arena, uint64_t n)
 {
 	int r = 0;

@@ -63,6 +63,8 @@ void arena_deinit(struct arena *arena, int forget);
 /* A zeroed unit, or -ENOSPC/-ENOMEM. Fast while arena_reserve was called in time. */
 int arena_alloc(struct arena *arena, arena_off *ret_off);
 void arena_free(struct arena *arena, arena_off off);
+/* Units that could still be handed out, if the file system has room. Any thread; a hint. */
+uint64_t arena_room(const struct arena *arena);
 /* Make sure that n units are free, growing the file; never called on the fault path. */
 int arena_reserve(struct arena *arena, uint64_t n);
 

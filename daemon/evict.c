@@ -44,6 +44,10 @@
 #define GATE_RETRY_NS 1000000
 /* An agent that has not finished a batch after this is not waited for. */
 #define AGENT_LATE_NS 100000000u
+/* Units of the arena that stay free, beside those for an mremap of all that is out. */
+#define EVICT_RESERVE_UNITS 64u
+/* Looking for leaves of the page map that are not needed any more costs time. */
+#define PRUNE_PAUSE_NS 100000000u
 /* When a pick finds nothing, the next one is this much later. */
 #define PICK_PAUSE_NS 5000000u
 
@@ -123,15 +127,20 @@ static uint32_t batch_run(const struct space *space, const struct batch *batch, 
 
 /* ---- slots ------------------------------------------------------------------------------ */
 
-static void batch_release_slots(struct space *space, struct batch *batch)
+static void batch_release_slots_from(struct space *space, struct batch *batch, uint32_t first)
 {
 	if (batch->beacon)
 		return;
 	pthread_mutex_lock(&space->family->lock);
-	for (uint32_t i = 0; i < batch->n_pages; i++)
+	for (uint32_t i = first; i < batch->n_pages; i++)
 		family_slot_unref(space->family, space->store->unit->index,
 				  batch_page(batch, i)->slot);
 	pthread_mutex_unlock(&space->family->lock);
+}
+
+static void batch_release_slots(struct space *space, struct batch *batch)
+{
+	batch_release_slots_from(space, batch, 0);
 }
 
 /* The store that this space fills, and the agent's way to write it. */
@@ -194,33 +203,72 @@ static bool joins_move(const struct space *space, const struct batch *batch, uin
 	       m->start != addr;
 }
 
+/* Is there room in the arena for more to be out? An mremap may need all leaves of the map a
+ * second time, and what it cannot have is lost: so as much stays free. */
+static bool arena_has_room(const struct space *space)
+{
+	struct arena *arena = &space->family->arena;
+
+	return arena_room(arena) > EVICT_RESERVE_UNITS + space->map.n_leaves &&
+	       arena_reserve(arena, EVICT_RESERVE_UNITS / 2) == 0;
+}
+
+/* Is it worth a look at all leaves? Now and then, and when many pages came home since. */
+static bool prune_is_due(const struct space *space)
+{
+	return space->map.n_away + space->map.n_leaves / 2 < space->pruned_away ||
+	       clock_now_ns() - space->pruned_ns > PRUNE_PAUSE_NS;
+}
+
+static bool evict_has_room(struct space *space)
+{
+	bool room = arena_has_room(space);
+
+	if (space->pruned_away < space->map.n_away)
+		space->pruned_away = space->map.n_away;
+	if (!room && prune_is_due(space)) {
+		pagemap_prune(&space->map);
+		space->pruned_ns = clock_now_ns();
+		space->pruned_away = space->map.n_away;
+		room = arena_has_room(space);
+	}
+	__atomic_store_n(&space->no_room, !room, __ATOMIC_RELAXED);
+	return room;
+}
+
 /* The slot's second reference: the record's. The first is the batch's. */
-static bool pagemap_mark_leaving(struct space *space, struct batch *batch)
+static bool page_mark_leaving(struct space *space, const struct batch_page *page)
 {
 	uint32_t store = space->store->unit->index;
+	int err;
 
-	for (uint32_t i = 0; i < batch->n_pages; i++) {
-		struct batch_page *page = batch_page(batch, i);
-		int err;
-
-		pthread_mutex_lock(&space->family->lock);
-		err = family_slot_ref(space->family, store, page->slot);
-		pthread_mutex_unlock(&space->family->lock);
-		if (err == 0)
-			err = pagemap_set(&space->map, page->pgidx,
-					  page_rec_make(PAGE_LEAVING, store, page->slot));
-		if (err == 0)
-			continue;
-		/* No memory for a leaf: this batch does not happen. */
-		pthread_mutex_lock(&space->family->lock);
-		family_slot_unref(space->family, store, page->slot);
-		pthread_mutex_unlock(&space->family->lock);
-		for (uint32_t k = 0; k < i; k++)
-			(void)pagemap_set(&space->map, batch_page(batch, k)->pgidx,
-					  (struct page_rec){ 0 });
+	if (!evict_has_room(space))
 		return false;
-	}
-	return true;
+	pthread_mutex_lock(&space->family->lock);
+	err = family_slot_ref(space->family, store, page->slot);
+	pthread_mutex_unlock(&space->family->lock);
+	if (err < 0)
+		return false;
+	err = pagemap_set(&space->map, page->pgidx,
+			  page_rec_make(PAGE_LEAVING, store, page->slot));
+	if (err == 0)
+		return true;
+	pthread_mutex_lock(&space->family->lock);
+	family_slot_unref(space->family, store, page->slot);
+	pthread_mutex_unlock(&space->family->lock);
+	return false;
+}
+
+/* The batch ends where there is no room for a record. */
+static bool pagemap_mark_leaving(struct space *space, struct batch *batch)
+{
+	uint32_t n = 0;
+
+	while (n < batch->n_pages && page_mark_leaving(space, batch_page(batch, n)))
+		n++;
+	batch_release_slots_from(space, batch, n);
+	batch->n_pages = n;
+	return n > 0;
 }
 
 /* What is in staging after the gate is closed counts as moved, so nothing may be there before
@@ -314,13 +362,13 @@ static uint32_t evict_start(struct space *space, struct batch *batch, uint32_t w
 		evict_beacon(space, batch);
 		return batch->n_pages;
 	}
-	if (evict_open_store(space) < 0)
+	if (!evict_has_room(space) || evict_open_store(space) < 0)
 		return 0;
 	n = evict_pick(space, batch, want);
 	with_slot = n ? batch_take_slots(space, batch, n) : 0;
 	batch->n_pages = with_slot;
 	if (with_slot && (!pagemap_mark_leaving(space, batch) || !agent_move(space, batch))) {
-		for (uint32_t i = 0; i < with_slot; i++) {
+		for (uint32_t i = 0; i < batch->n_pages; i++) {
 			struct page_rec rec;
 
 			if (batch_record(space, batch, i, PAGE_LEAVING, &rec))

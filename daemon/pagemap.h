@@ -92,6 +92,10 @@ int pagemap_drop(struct pagemap *map, uint64_t first, uint64_t n);
  * memory but for the copy of a shared leaf. Errors as pagemap_drop. */
 int pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n);
 
+/* Give back the leaves in which nothing is recorded any more but that a page was REFERENCED. Looks
+ * at every leaf: when memory is short. Cannot fail. */
+void pagemap_prune(struct pagemap *map);
+
 /* mremap: the records of [from, from + n) go to [to, to + n), with the chunk flags CHECK
  * on every chunk touched on both sides; what was at the destination is dropped, the source
  * is left empty. The ranges do not overlap (-EINVAL). On another error what was at the

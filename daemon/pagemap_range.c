@@ -137,6 +137,42 @@ int pagemap_drop(struct pagemap *map, uint64_t first, uint64_t n)
 	return drop_entry(map, &root, PAGEMAP_LEVELS, 0, span);
 }
 
+static bool leaf_is_idle(const struct page_rec *recs)
+{
+	for (unsigned int i = 0; i < PAGEMAP_LEAF_PAGES; i++)
+		if (recs[i].v & ~PAGE_REC_REFERENCED)
+			return false;
+	return true;
+}
+
+static void prune_entry(struct pagemap *map, uint64_t *entry, unsigned int level)
+{
+	arena_off off = entry_off(*entry);
+	uint64_t *node;
+
+	if (off == 0)
+		return;
+	if (level == 0) {
+		if (leaf_is_idle(tree_leaf(map, *entry)))
+			tree_replace_leaf(map, entry, 0);
+		return;
+	}
+	node = tree_node(map, off);
+	for (unsigned int i = 0; i < TREE_FANOUT; i++)
+		prune_entry(map, &node[i], level - 1);
+	if (level < PAGEMAP_LEVELS && unit_is_zero(node)) {
+		arena_publish(entry, 0);
+		arena_free(&map->family->arena, off);
+	}
+}
+
+void pagemap_prune(struct pagemap *map)
+{
+	uint64_t root = map->root;
+
+	prune_entry(map, &root, PAGEMAP_LEVELS);
+}
+
 static int remove_entry(struct pagemap *map, uint64_t *entry, unsigned int level, uint64_t base,
 			struct span span)
 {

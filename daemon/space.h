@@ -258,6 +258,7 @@ struct space {
 	uint64_t registered_bytes; /* atomic */
 	uint64_t why_not_bytes[UHMM_REASON_MAX]; /* atomic, as of the last scan */
 	bool hold;		/* atomic: an administrator wants it home, and to stay there */
+	bool no_room;		/* atomic: the page map may not grow, so nothing more leaves */
 	bool reading;		/* atomic: events may have been read that are not applied yet */
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
@@ -299,6 +300,8 @@ struct space {
 	uint64_t current_start, current_end;
 	uint64_t current_shared;	 /* the same for its shared memory */
 	uint64_t current_left;	 /* pages that it may still take out */
+	uint64_t pruned_ns;	 /* when the page map was last pruned */
+	uint64_t pruned_away;	 /* the most that was away since */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
 	struct pinned pinned;

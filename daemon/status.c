@@ -87,6 +87,9 @@ static struct json_object *space_object(const struct daemon_env *env, struct spa
 	for (unsigned int i = 1; i < UHMM_REASON_MAX; i++) {
 		uint64_t bytes = stats_get(&space->why_not_bytes[i]);
 
+		if (i == UHMM_REASON_NO_ROOM && __atomic_load_n(&space->no_room, __ATOMIC_RELAXED))
+			bytes += stats_get(&space->host_pages) * env->page_size;
+
 		if (bytes)
 			add_u64(why_not, uhmm_reason_name(i), bytes);
 	}

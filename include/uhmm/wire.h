@@ -99,7 +99,7 @@ enum uhmm_reason {
 	UHMM_REASON_STACK_TOP,	   /* arguments, environment, auxiliary vector */
 	UHMM_REASON_AGENT,	   /* the agent's own memory */
 	UHMM_REASON_REMOVED,	   /* madvise(DONTNEED or FREE) and not touched since */
-	UHMM_REASON_NO_ROOM,	   /* no tier has room */
+	UHMM_REASON_NO_ROOM,	   /* no tier has room, or the page map has none */
 	UHMM_REASON_FD_OPEN,	   /* shared memory with an open descriptor: others could read it */
 	UHMM_REASON_NAMED,	   /* shared memory with a name in a file system */
 	UHMM_REASON_FOREIGN,	   /* shared memory that a process maps which is not managed */

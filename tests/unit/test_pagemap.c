@@ -377,6 +377,30 @@ START_TEST(removing_twice_is_removing)
 }
 END_TEST
 
+START_TEST(pruning_gives_back_what_says_nothing)
+{
+	uint64_t a = store(map, 3 * LEAF + 5);
+
+	for (uint64_t i = 0; i < 6; i++)
+		set(map, i * LEAF, (struct page_rec){ PAGE_REC_REFERENCED });
+	set(map, LEAF + 1, (struct page_rec){ PAGE_POISONED });
+	set(map, 2 * LEAF + 1, (struct page_rec){ PAGE_REMOVED });
+	set(map, EDGE, none);
+	fork_map();
+	pagemap_prune(map);
+	ck_assert_uint_eq(map->n_leaves, 3);
+	ck_assert_uint_eq(slot(map, 3 * LEAF + 5), a);
+	ck_assert_int_eq(state(map, LEAF + 1), PAGE_POISONED);
+	ck_assert_int_eq(state(map, 2 * LEAF + 1), PAGE_REMOVED);
+	ck_assert_uint_eq(maps[1].n_leaves, 6);
+	pagemap_deinit(&maps[--n_maps]);
+	ck_assert_int_eq(pagemap_drop(map, 0, 4 * LEAF), 0);
+	pagemap_prune(map);
+	ck_assert_uint_eq(map->n_leaves, 0);
+	check_books(family, maps, n_maps);
+}
+END_TEST
+
 START_TEST(fork_keeps_what_is_removed)
 {
 	store(map, 1ull << 29);
@@ -680,6 +704,7 @@ int main(void)
 	tcase_add_test(tcase, removing_what_was_never_recorded_takes_no_units);
 	tcase_add_test(tcase, removing_a_part_spares_what_has_no_record);
 	tcase_add_test(tcase, removing_twice_is_removing);
+	tcase_add_test(tcase, pruning_gives_back_what_says_nothing);
 	tcase_add_test(tcase, fork_keeps_what_is_removed);
 	tcase_add_test(tcase, a_whole_chunk_moves_without_copying);
 	tcase_add_test(tcase, an_uneven_move_moves_each_record);

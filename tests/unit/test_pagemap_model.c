@@ -103,6 +103,14 @@ static void do_remove(unsigned int m)
 	}
 }
 
+static void do_prune(unsigned int m)
+{
+	pagemap_prune(&maps[m]);
+	for (uint64_t i = 0; i < PAGES; i++)
+		if (model[m][i].v == PAGE_REC_REFERENCED && pagemap_get(&maps[m], BASE + i).v == 0)
+			model[m][i].v = 0;
+}
+
 static void do_move(unsigned int m)
 {
 	uint64_t from, n = pick_range(&from), to = below(PAGES);
@@ -139,7 +147,7 @@ static void do_deinit(unsigned int m)
 
 static void do_one(unsigned int m)
 {
-	uint64_t first, n, op = below(32);
+	uint64_t first, n, op = below(33);
 
 	if (op < 20) {
 		do_set(m);
@@ -154,6 +162,8 @@ static void do_one(unsigned int m)
 	} else if (op < 30) {
 		do_deinit(m);
 	} else if (op < 31) {
+		do_prune(m);
+	} else if (op < 32) {
 		n = pick_range(&first);
 		ck_assert_int_eq(pagemap_reserve(&maps[m], BASE + first, n), 0);
 	} else {
