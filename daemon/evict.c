@@ -40,7 +40,7 @@
 #define GATE_GRACE_NS 300000
 /* After this the gate closes even if nobody wants to read: a stopped agent. */
 #define GATE_MAX_NS 20000000u
-/* When the kernel has no memory to close it: how long until the next try. */
+/* When the kernel has no memory for what it takes: how long until the next try. */
 #define GATE_RETRY_NS 1000000
 /* An agent that has not finished a batch after this is not waited for. */
 #define AGENT_LATE_NS 100000000u
@@ -383,18 +383,21 @@ static uint32_t evict_start(struct space *space, struct batch *batch, uint32_t w
 
 /* ---- closing the gate ------------------------------------------------------------------- */
 
-/* What is in staging is what moved: the kernel's word. */
-static void batch_ask_kernel(struct space *space, struct batch *batch)
+/* What is in staging is what moved: the kernel's word. False: it does not say, for the moment. */
+static bool batch_ask_kernel(struct space *space, struct batch *batch)
 {
 	uint64_t entries[BATCH_PAGES_MAX];
 	int got = fault_read_pagemap(space, space_pgidx(space, chunk_addr(space, batch)),
 				     batch->n_pages, entries);
 
+	if (got != (int)batch->n_pages) {
+		space->gone |= uffd_alive(space->uffd) == UFFD_GONE;
+		return space->gone;
+	}
 	for (int i = 0; i < got; i++)
 		if (entries[i] & (UHMM_PAGEMAP_PRESENT | UHMM_PAGEMAP_SWAPPED))
 			batch->moved[i / 64] |= 1ull << (i % 64);
-	if (got <= 0 && uffd_alive(space->uffd) == UFFD_GONE)
-		space->gone = true;
+	return true;
 }
 
 static bool joins_mark(const struct space *space, const struct batch *batch, uint32_t i)
@@ -500,15 +503,14 @@ static void batch_count_stayed(struct space *space, const struct batch *batch, b
 		space->current_at = first;
 }
 
-/* False: it is open still, and nothing may be read. */
+/* False: it is open still, or nobody knows what went through: nothing may be read. */
 static bool gate_close(struct space *space, struct batch *batch)
 {
 	bool answered = batch_answered(space, batch);
 	struct page_rec rec;
 
-	if (!gate_unregister(space, batch))
+	if (!gate_unregister(space, batch) || !batch_ask_kernel(space, batch))
 		return false;
-	batch_ask_kernel(space, batch);
 	batch_set_state(space, batch, BATCH_MOVED);
 	if (batch->beacon) {
 		space->beacon_out = batch_has_moved(batch, 0);

@@ -4,6 +4,7 @@
  * userfaultfd while a MOVE could still succeed. A pipe stands for the userfaultfd, this
  * process's own memory for staging, and uffd_unregister for a kernel without memory.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,16 @@
 
 enum uffd_result __wrap_uffd_unregister(int uffd, uint64_t addr, uint64_t bytes);
 
+int __real_fault_read_pagemap(const struct space *space, uint64_t pgidx, uint32_t n,
+			      uint64_t *ret);
+int __wrap_fault_read_pagemap(const struct space *space, uint64_t pgidx, uint32_t n,
+			      uint64_t *ret);
+
 static struct {
 	enum uffd_result whole;	     /* of the chunk */
 	enum uffd_result page[N_PAGES]; /* one page of it */
 	unsigned int n_whole, n_page;
+	int pagemap; /* 0: it answers; else what it says instead */
 } kernel;
 
 static struct group group;
@@ -43,6 +50,11 @@ enum uffd_result __wrap_uffd_unregister(int uffd, uint64_t addr, uint64_t bytes)
 	ck_assert_uint_lt(page, N_PAGES);
 	kernel.n_page++;
 	return kernel.page[page];
+}
+
+int __wrap_fault_read_pagemap(const struct space *of, uint64_t pgidx, uint32_t n, uint64_t *ret)
+{
+	return kernel.pagemap ? kernel.pagemap : __real_fault_read_pagemap(of, pgidx, n, ret);
 }
 
 static int unread_bytes(void)
@@ -133,6 +145,27 @@ START_TEST(a_chunk_with_a_strange_mapping_in_it_is_closed_page_by_page)
 }
 END_TEST
 
+START_TEST(nothing_is_read_before_it_is_known_what_moved)
+{
+	const int answers[] = { -ENOMEM, 2 };
+
+	/* One page has arrived. */
+	*(volatile char *)space.layout.staging_addr = 1;
+	for (size_t i = 0; i < 2; i++) {
+		kernel.pagemap = answers[i];
+		fault_read(&space);
+		ck_assert_int_gt(unread_bytes(), 0);
+		ck_assert_int_eq(space.batches[0].state, BATCH_MOVING);
+	}
+	kernel.pagemap = 0;
+	fault_read(&space);
+	ck_assert_int_eq(unread_bytes(), 0);
+	ck_assert_int_eq(space.batches[0].state, BATCH_MOVED);
+	ck_assert(batch_has_moved(&space.batches[0], 0));
+	ck_assert(!batch_has_moved(&space.batches[0], 1));
+}
+END_TEST
+
 START_TEST(an_agent_that_went_is_not_forgotten_while_it_could_move)
 {
 	kernel.whole = UFFD_NO_MEM;
@@ -161,6 +194,7 @@ int main(void)
 	tcase_add_test(tcase, a_gate_that_closes_lets_the_message_be_read);
 	tcase_add_test(tcase, nothing_is_read_while_there_is_no_memory_to_close_the_gate);
 	tcase_add_test(tcase, a_chunk_with_a_strange_mapping_in_it_is_closed_page_by_page);
+	tcase_add_test(tcase, nothing_is_read_before_it_is_known_what_moved);
 	tcase_add_test(tcase, an_agent_that_went_is_not_forgotten_while_it_could_move);
 	tcase_add_test(tcase, a_process_that_has_gone_holds_no_gate);
 	suite_add_tcase(suite, tcase);
