@@ -52,7 +52,7 @@ static bool entry_is_mapped(uint64_t entry)
 }
 
 /* A hole that carries our marker. */
-static bool entry_is_marked_hole(uint64_t entry)
+bool fault_is_marked_hole(uint64_t entry)
 {
 	return !(entry & UHMM_PAGEMAP_PRESENT) && entry & UHMM_PAGEMAP_UFFD_WP;
 }
@@ -61,7 +61,7 @@ static bool record_is_backed(struct page_rec rec, uint64_t entry)
 {
 	if (entry & UHMM_PAGEMAP_PRESENT)
 		return false;
-	return entry_is_marked_hole(entry) ||
+	return fault_is_marked_hole(entry) ||
 	       (rec.v & PAGE_REC_UNMARKED && !entry_is_mapped(entry));
 }
 
@@ -364,7 +364,7 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 			space->gone = uffd_alive(space->uffd) == UFFD_GONE;
 			return space->gone ? FILL_GONE : FILL_LATER;
 		}
-		if (entry_is_marked_hole(entry) ||
+		if (fault_is_marked_hole(entry) ||
 		    (space->distrust && !(entry & UHMM_PAGEMAP_PRESENT))) {
 			if (uffd_settled(space->uffd) == UFFD_AGAIN)
 				return FILL_RETRY;

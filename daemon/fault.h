@@ -38,6 +38,9 @@ enum fill_result fault_fetch_page(struct space *space, uint64_t pgidx, uint32_t 
 /* Ask the kernel for n entries of the program's pagemap; a count, or a negative errno. */
 int fault_read_pagemap(const struct space *space, uint64_t pgidx, uint32_t n, uint64_t *ret);
 
+/* Of such an entry: a hole that carries our marker. */
+bool fault_is_marked_hole(uint64_t entry);
+
 /* Bytes that cannot be had back: the page raises SIGBUS from now on. FILL_RETRY: an event is
  * unread, do it again. */
 enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why);
