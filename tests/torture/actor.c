@@ -6,6 +6,7 @@
 #include "actor.h"
 
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fail.h"
@@ -74,11 +75,20 @@ static void actor_end(struct actor *a)
 	__atomic_store_n(&a->state, ACTOR_DONE, __ATOMIC_RELEASE);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 void actor_run(struct actor *a)
 {
 	a->pid = getpid();
 	a->tid = (int32_t)syscall(SYS_gettid);
 	while (a->n_ops < a->n_ops_max && !__atomic_load_n(&ctl->stop, __ATOMIC_RELAXED)) {
+		uint64_t began_ns;
 		struct op op;
 
 		if (a->script)
@@ -88,7 +98,10 @@ void actor_run(struct actor *a)
 		a->trace[a->n_ops++] = op;
 		a->code = op.code;
 		actor_beat(a);
+		began_ns = now_ns();
 		op_kind(op.code)->run(a, &op);
+		__atomic_fetch_add(&ctl->costs[op.code].n, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&ctl->costs[op.code].ns, now_ns() - began_ns, __ATOMIC_RELAXED);
 	}
 	a->code = CODE_NONE;
 	actor_end(a);

@@ -71,6 +71,8 @@ void control_reset(void)
 	ctl->n_actors = 0;
 	ctl->n_alive = 0;
 	ctl->n_guarding = 0;
+	ctl->n_mapped = 0;
+	memset(ctl->commons, 0, sizeof(ctl->commons));
 	ctl->n_scripts = 0;
 	memset(&ctl->failure, 0, sizeof(ctl->failure));
 	for (uint32_t i = 0; i < ACTORS_MAX; i++)

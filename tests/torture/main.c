@@ -21,7 +21,7 @@ static const char usage[] =
 	"usage: uhmm-torture [--seed N] [--seconds S] [--threads T] [--processes P]\n"
 	"                    [--backend SPEC] [--socket PATH] [--ops LIST] [--replay FILE]\n"
 	"                    [--host-ram SIZE] [--pages N] [--daemon PATH] [--preload PATH]\n"
-	"                    [--plain] [--keep] [--list]\n"
+	"                    [--plain] [--keep] [--verbose] [--list]\n"
 	"Random operations on managed memory, checked against a shadow; see docs/torture.md.\n";
 
 static unsigned int number(const char *text, unsigned int max)
@@ -86,6 +86,9 @@ static void take_option(int c, struct runner_options *options, const char **ret_
 	case 'P':
 		options->service.plain = true;
 		break;
+	case 'v':
+		options->verbose = true;
+		break;
 	case 'K':
 		options->keep = true;
 		break;
@@ -117,6 +120,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 		{ "daemon", required_argument, NULL, 'd' },
 		{ "preload", required_argument, NULL, 'l' },
 		{ "plain", no_argument, NULL, 'P' },
+		{ "verbose", no_argument, NULL, 'v' },
 		{ "keep", no_argument, NULL, 'K' },
 		{ "list", no_argument, NULL, 'L' },
 		{ "help", no_argument, NULL, 'h' },
@@ -125,7 +129,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 	const char *list = NULL;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "hv", longs, NULL)) != -1)
 		take_option(c, options, &list);
 	if (optind != argc)
 		take_option('?', options, &list);

@@ -16,7 +16,7 @@ static uint32_t n_ops;
 void ops_init(void)
 {
 	static const struct op_kind *const tables[] = { ops_memory, ops_advise, ops_process,
-							  ops_io, ops_thread };
+							  ops_io, ops_thread, ops_shared };
 
 	n_ops = 0;
 	for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)

@@ -17,7 +17,8 @@ struct op_kind {
 };
 
 /* One table for each file of operations; ends with an empty name. */
-extern const struct op_kind ops_memory[], ops_advise[], ops_process[], ops_io[], ops_thread[];
+extern const struct op_kind ops_memory[], ops_advise[], ops_process[], ops_io[], ops_thread[],
+	ops_shared[];
 
 /* Joins the tables; before anything else here is called. */
 void ops_init(void);
@@ -40,6 +41,9 @@ struct run {
 	uint32_t first, n;
 };
 
+/* A world's memory that everybody stores into; before its threads start. */
+void common_open(struct actor *a);
+
 /* A region that exists, or NULL. */
 struct region *region_choose(struct actor *a, uint32_t r);
 /* At most `max` pages of some region; false: there is none. */
@@ -57,6 +61,10 @@ static inline size_t run_bytes(const struct run *run)
 static inline void run_patch(const struct run *run)
 {
 	run->region->patched |= run->n != run->region->n_pages;
+}
+static inline bool run_is_private(const struct run *run)
+{
+	return run->region->kind == REGION_PRIVATE;
 }
 /* Do all pages of the run satisfy that? */
 bool run_all(const struct run *run, bool (*holds)(const struct page_shadow *page));

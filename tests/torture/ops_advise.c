@@ -31,6 +31,20 @@ static void op_dontneed(struct actor *a, const struct op *op)
 	if (!run_for_advice(a, op, 32, &run))
 		return;
 	MUST(a, madvise(run_addr(&run), run_bytes(&run), MADV_DONTNEED) == 0);
+	/* Of shared memory only the mapping goes. */
+	for (uint32_t i = run.first; run_is_private(&run) && i < run.first + run.n; i++)
+		shadow_zero(a, &run.region->pages[i]);
+}
+
+/* The bytes go, in whatever mapping. */
+static void op_remove(struct actor *a, const struct op *op)
+{
+	struct run run;
+
+	if (!run_for_advice(a, op, 32, &run) || run_is_private(&run) ||
+	    !run_all(&run, page_is_writable))
+		return;
+	MUST(a, madvise(run_addr(&run), run_bytes(&run), MADV_REMOVE) == 0);
 	for (uint32_t i = run.first; i < run.first + run.n; i++)
 		shadow_zero(a, &run.region->pages[i]);
 }
@@ -40,7 +54,8 @@ static void op_toss(struct actor *a, const struct op *op)
 {
 	struct run run;
 
-	if (!run_for_advice(a, op, 8, &run) || !run_all(&run, page_is_writable))
+	if (!run_for_advice(a, op, 8, &run) || !run_is_private(&run) ||
+	    !run_all(&run, page_is_writable))
 		return;
 	for (uint32_t turn = 0; turn < 4; turn++) {
 		for (uint32_t i = run.first; i < run.first + run.n; i++)
@@ -62,7 +77,7 @@ static void op_free(struct actor *a, const struct op *op)
 {
 	struct run run;
 
-	if (!run_for_advice(a, op, 32, &run))
+	if (!run_for_advice(a, op, 32, &run) || !run_is_private(&run))
 		return;
 	/* Undecided from the last time: look first, else there were three possible contents. */
 	for (uint32_t i = run.first; i < run.first + run.n; i++)
@@ -126,7 +141,7 @@ static void op_guard(struct actor *a, const struct op *op)
 	struct run run;
 	int error;
 
-	if (!run_for_advice(a, op, 4, &run) || !guard_begin(a, &run))
+	if (!run_for_advice(a, op, 4, &run) || !run_is_private(&run) || !guard_begin(a, &run))
 		return;
 	error = madvise(run_addr(&run), run_bytes(&run), ADVICE_GUARD_INSTALL);
 	guard_end();
@@ -161,7 +176,8 @@ static void op_fork_advice(struct actor *a, const struct op *op)
 	uint32_t kind = op->r[2] >> 12 & 3;
 	struct run run;
 
-	if (!run_choose(a, op, 64, &run) || !run_all(&run, page_is_mapped))
+	if (!run_choose(a, op, 64, &run) || !run_all(&run, page_is_mapped) ||
+	    (!run_is_private(&run) && kinds[kind].set == PAGE_WIPE))
 		return;
 	MUST(a, madvise(run_addr(&run), run_bytes(&run), kinds[kind].advice) == 0);
 	run_patch(&run);
@@ -210,6 +226,7 @@ static void op_unlock(struct actor *a, const struct op *op)
 
 const struct op_kind ops_advise[] = {
 	{ "dontneed", "advise", 30, op_dontneed },
+	{ "remove", "advise", 8, op_remove },
 	{ "toss", "advise", 20, op_toss },
 	{ "free", "advise", 14, op_free },
 	{ "hint", "advise", 16, op_hint },

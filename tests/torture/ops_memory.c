@@ -118,7 +118,7 @@ static void op_fixed(struct actor *a, const struct op *op)
 	struct run run;
 	char *got;
 
-	if (!run_choose(a, op, 16, &run))
+	if (!run_choose(a, op, 16, &run) || !run_is_private(&run))
 		return;
 	flags |= run_all(&run, page_is_mapped) ? MAP_FIXED : MAP_FIXED_NOREPLACE;
 	got = mmap(run_addr(&run), run_bytes(&run), PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -194,8 +194,8 @@ static void op_grow(struct actor *a, const struct op *op)
 	uint32_t n_pages;
 	char *got;
 
-	if (!region)
-		return;
+	if (!region || region->kind != REGION_PRIVATE)
+		return; /* beyond a shared object's end there is nothing */
 	n_pages = region->n_pages + 1 + op->r[1] % 32;
 	if (n_pages > REGION_PAGES_MAX || a->pages_used + n_pages - region->n_pages > ctl->pages_max)
 		return;
@@ -272,7 +272,8 @@ static void op_dontunmap(struct actor *a, const struct op *op)
 	struct run run = { .region = region, .first = 0, .n = region ? region->n_pages : 0 };
 	char *got;
 
-	if (!region || !run_all(&run, page_is_writable) || !run_all(&run, page_is_unlocked))
+	if (!region || !run_is_private(&run) || !run_all(&run, page_is_writable) ||
+	    !run_all(&run, page_is_unlocked))
 		return;
 	old = region_take(a, region->n_pages);
 	if (!old)

@@ -104,16 +104,18 @@ static void kid_inherit(struct actor *kid, const struct actor *a)
 		const struct region *from = &a->regions[r];
 		struct region *to = &kid->regions[r];
 
-		to->kind = from->kind;
-		if (from->kind == REGION_FREE)
+		to->kind = REGION_FREE;
+		/* Shared memory stays mapped in the child, and its owner's. */
+		if (from->kind != REGION_PRIVATE)
 			continue;
+		to->kind = from->kind;
+		kid->pages_used += from->n_pages;
 		to->patched = from->patched;
 		to->fenced = from->fenced;
 		to->addr = from->addr;
 		to->n_pages = from->n_pages;
 		memcpy(to->pages, from->pages, from->n_pages * sizeof(from->pages[0]));
 	}
-	kid->pages_used = a->pages_used;
 	kid->last_key = a->last_key;
 }
 
@@ -199,7 +201,8 @@ static void op_fork_glance(struct actor *a, const struct op *op)
 	pid_t pids[3] = { 0 };
 	struct run run;
 
-	if (!run_choose(a, op, 8, &run) || !run_all(&run, page_is_plain) || !may_fork(a))
+	if (!run_choose(a, op, 8, &run) || !run_is_private(&run) ||
+	    !run_all(&run, page_is_plain) || !may_fork(a))
 		return;
 	a->glance.kind = run.region->kind;
 	a->glance.addr = run_addr(&run);

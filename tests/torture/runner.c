@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -83,9 +84,15 @@ static void __attribute__((noreturn)) world_exec(const struct runner *runner, ui
 	_exit(126);
 }
 
+/* Whoever forks a world must not have the memfd open any more than the worlds: with a
+ * descriptor left somewhere it is not managed. */
 static int worlds_start(struct runner *runner)
 {
 	uint32_t n = ctl->n_processes * ctl->n_threads;
+
+	ctl->memfd = memfd_create("uhmm-torture", 0);
+	if (ctl->memfd < 0 || ftruncate(ctl->memfd, (off_t)(COMMON_PAGES * ctl->page_size)) < 0)
+		return -errno;
 
 	for (uint32_t i = 0; i < n; i++)
 		if (!actor_new(i + 1, 0, TRACE_MAX))
@@ -102,6 +109,7 @@ static int worlds_start(struct runner *runner)
 		(void)setpgid(pid, pid);
 		runner->worlds[w].pid = pid;
 	}
+	(void)close(ctl->memfd);
 	return 0;
 }
 
@@ -301,6 +309,16 @@ static void helper_stop(pid_t *pid)
 	*pid = 0;
 }
 
+static void print_costs(void)
+{
+	for (uint32_t i = 0; i < ops_count(); i++)
+		if (ctl->costs[i].n)
+			printf("%-16s %9llu times %9.1f us each %8.1f s in all\n", op_name(i),
+			       (unsigned long long)ctl->costs[i].n,
+			       (double)ctl->costs[i].ns / 1e3 / (double)ctl->costs[i].n,
+			       (double)ctl->costs[i].ns / 1e9);
+}
+
 static int runner_finish(struct runner *runner, bool good)
 {
 	struct service_numbers numbers = { 0 };
@@ -312,6 +330,8 @@ static int runner_finish(struct runner *runner, bool good)
 		service_stop(&runner->service);
 	}
 	helper_stop(&runner->neighbour);
+	if (runner->options->verbose)
+		print_costs();
 	fflush(stderr);
 	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
 	       runner->n_rounds, (unsigned long long)ctl->operations,

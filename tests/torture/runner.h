@@ -11,6 +11,7 @@ struct runner_options {
 	struct service_options service;
 	unsigned int seconds;
 	const char *replay; /* NULL: draw */
+	bool verbose;	    /* tell what the operations took */
 	bool keep;	    /* leave everything stopped after a difference */
 };
 

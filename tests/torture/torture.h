@@ -82,6 +82,7 @@ struct page_shadow {
 enum region_kind {
 	REGION_FREE = 0,
 	REGION_PRIVATE, /* MAP_PRIVATE | MAP_ANONYMOUS */
+	REGION_SHARED,	/* MAP_SHARED: nobody else stores into it, but children map it too */
 };
 
 /* A range of memory that one actor owns: nobody else stores there. */
@@ -146,6 +147,28 @@ struct actor {
 	struct op trace[TRACE_MAX];
 };
 
+/* ---- memory that everybody stores into ---------------------------------------------------- */
+
+#define COMMON_PAGES 96u
+#define COMMON_WORDS 8u
+
+struct common_word {
+	uint32_t lo; /* atomic: at least this version is there; 0: perhaps none */
+	uint32_t hi; /* atomic: the newest that somebody may have stored */
+	uint32_t floor; /* atomic: versions up to this were removed */
+};
+
+struct common_page {
+	uint32_t drops;	    /* atomic: MADV_REMOVEs begun and ended: odd while one is under way */
+	uint32_t n_writing; /* atomic: stores under way */
+	struct common_word words[COMMON_WORDS];
+};
+
+/* One object: a world's MAP_SHARED | MAP_ANONYMOUS memory, or the memfd of all worlds. */
+struct common {
+	struct common_page pages[COMMON_PAGES];
+};
+
 struct failure {
 	uint32_t state; /* atomic. 0: none; 1: being written; 2: complete */
 	char text[FAILURE_TEXT];
@@ -166,9 +189,15 @@ struct control {
 	uint32_t restoring;  /* atomic */
 	uint32_t n_asks;    /* atomic, a futex: the neighbour sleeps on it */
 	uint64_t operations; /* atomic, of all rounds */
+	struct {
+		uint64_t n, ns; /* atomic */
+	} costs[256]; /* by operation code, of all rounds */
 	uint64_t page_size;
 	uint8_t enabled[256]; /* by operation code: may be drawn */
 	struct failure failure;
+	int memfd;	     /* of the worlds, while they start */
+	uint32_t n_mapped;   /* atomic: worlds that have mapped it */
+	struct common commons[1 + ACTORS_MAX]; /* the memfd's; each world's by its first slot */
 	uint32_t n_scripts;
 	struct {
 		uint32_t actor, first, n;

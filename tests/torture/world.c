@@ -10,6 +10,7 @@
 
 #include "actor.h"
 #include "fail.h"
+#include "ops.h"
 #include "torture.h"
 
 static void *world_thread(void *arg)
@@ -24,6 +25,7 @@ int world_main(uint32_t first, uint32_t n)
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fail_install_handlers();
+	common_open(&ctl->actors[first]);
 	for (uint32_t i = 1; i < n; i++)
 		if (pthread_create(&threads[i], NULL, world_thread, &ctl->actors[first + i]) != 0)
 			fail(&ctl->actors[first], "cannot start a thread");
