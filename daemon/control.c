@@ -372,7 +372,7 @@ static bool control_is_needed(uint64_t *ret_pages)
 	return needed;
 }
 
-/* Everything comes home, and nothing leaves any more. */
+/* Everything comes home, and nothing leaves any more; also of children born since the last call. */
 static void control_send_home(struct control *control)
 {
 	struct list *pos;
@@ -384,11 +384,13 @@ static void control_send_home(struct control *control)
 
 		__atomic_store_n(&space->hold, true, __ATOMIC_RELAXED);
 		/* Without a worker there is nothing away, and now none will start. */
-		if (!space->worker_started || space_get_state(space) == SPACE_DEAD)
+		if (!space->worker_started || space->told_to_quit ||
+		    space_get_state(space) == SPACE_DEAD)
 			continue;
 		mail = calloc(1, sizeof(*mail));
 		if (!mail)
 			continue;
+		space->told_to_quit = true;
 		list_init(&mail->link);
 		mail->type = MAIL_QUIT;
 		control->n_quits++;
@@ -445,6 +447,8 @@ static void control_tick(void *data)
 	control_sweep_stranded();
 	if (!control->stopping && !control->leaving)
 		return;
+	if (control->stopping)
+		control_send_home(control);
 	if (!control_is_needed(&pages)) {
 		/* Make sure that it stays so, then end. */
 		if (!control->stopping) {

@@ -30,7 +30,8 @@ static bool enrol_allowed(struct control *control, struct conn *conn,
 	unsigned int of_uid, all = space_count(conn->uid, &of_uid);
 	char why[200];
 
-	if (control->stopping) {
+	/* A child that was born with pages away must be known, to bring them home. */
+	if (control->stopping && hello->role != UHMM_ROLE_CHILD) {
 		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon is stopping");
 		return false;
 	}

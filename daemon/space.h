@@ -263,6 +263,7 @@ struct space {
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
 	bool worker_started; /* guarded by the registry's lock */
+	bool told_to_quit;   /* the same: QUIT was posted */
 
 	/* The worker's own. */
 	pthread_t worker;
