@@ -81,7 +81,7 @@ _uhmm() {
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		_uhmm_offer "run status evict restore tiers enable disable doctor version help" \
+		_uhmm_offer "run status evict restore core tiers enable disable doctor version help" \
 			"$current"
 		return
 	fi
@@ -114,6 +114,10 @@ _uhmm() {
 			_uhmm_offer "$(_uhmm_pids) --json --socket --help" "$current"
 		fi
 		;;
+	core)
+		_uhmm_offer "$(_uhmm_pids) --socket --help" "$current"
+		[ "$COMP_CWORD" != 3 ] || mapfile -t COMPREPLY < <(compgen -f -- "$current")
+		;;
 	restore) _uhmm_offer "$(_uhmm_pids) --hold --release --json --socket --help" "$current" ;;
 	enable)
 		_uhmm_offer "$(_uhmm_units enable) --host-ram --socket --runtime --root --help" \
@@ -121,7 +125,7 @@ _uhmm() {
 		;;
 	disable) _uhmm_offer "$(_uhmm_units disable) --runtime --root --help" "$current" ;;
 	help)
-		_uhmm_offer "run status evict restore tiers enable disable doctor version help" \
+		_uhmm_offer "run status evict restore core tiers enable disable doctor version help" \
 			"$current"
 		;;
 	esac

@@ -37,6 +37,7 @@ int evict_main(const struct cli_command *cmd, int argc, char **argv);
 int restore_main(const struct cli_command *cmd, int argc, char **argv);
 int enable_main(const struct cli_command *cmd, int argc, char **argv);
 int disable_main(const struct cli_command *cmd, int argc, char **argv);
+int core_main(const struct cli_command *cmd, int argc, char **argv);
 int doctor_main(const struct cli_command *cmd, int argc, char **argv);
 int version_main(const struct cli_command *cmd, int argc, char **argv);
 int help_main(const struct cli_command *cmd, int argc, char **argv);

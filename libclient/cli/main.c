@@ -43,6 +43,10 @@ static const struct cli_command commands[] = {
 	  "  --hold         and keep them there, until `uhmm evict` or --release\n"
 	  "  --release      and let them leave again\n" JSON_HELP SOCKET_HELP,
 	  restore_main },
+	{ "core", "PID FILE [--socket PATH]", "Save a core dump, complete; for core_pattern",
+	  "The dump comes on standard input. What of the process was away when the kernel wrote it\n"
+	  "is brought home and put in its place. Needs kernel.core_pipe_limit above 0.\n" SOCKET_HELP,
+	  core_main },
 	{ "tiers", "[--json] [--socket PATH]", "Show the tiers and what is on them",
 	  JSON_HELP SOCKET_HELP, tiers_main },
 	{ "enable", "UNIT [--host-ram SIZE] [OPTIONS]", "Have a service's programs managed",
