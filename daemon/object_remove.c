@@ -26,29 +26,21 @@
 #include "quiesce.h"
 #include "uffd.h"
 
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
-
 static bool see_madvise(void *arg, int task_fd, pid_t tid)
 {
 	struct space *space = arg;
 	struct threads_call call;
 	struct madvise_seen *seen;
-	int advice;
 
 	if (space->n_madvises == SPACE_MADVISES)
 		return false;
-	if (!threads_read_call(task_fd, tid, &call) || call.nr != SYS_madvise)
-		return true;
-	advice = (int)call.args[2];
-	if (advice != MADV_REMOVE && advice != MADV_DONTNEED && advice != MADV_DONTNEED_LOCKED &&
-	    advice != MADV_FREE)
+	if (!threads_read_call(task_fd, tid, &call) || call.nr != SYS_madvise ||
+	    !quiesce_gives_up(&call))
 		return true;
 	seen = &space->madvises[space->n_madvises++];
 	seen->start = call.args[0];
 	seen->end = (call.args[0] + call.args[1] + space->page_size - 1) & ~(space->page_size - 1);
-	seen->remove = advice == MADV_REMOVE;
+	seen->remove = (int)call.args[2] == MADV_REMOVE;
 	return true;
 }
 

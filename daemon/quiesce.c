@@ -22,11 +22,16 @@
  */
 #include "quiesce.h"
 
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "object.h"
 #include "space.h"
 #include "uffd.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 
 #define QUIESCE_WAIT_NS 20000000u
 #define REMOVED_RANGES_MAX 1024u
@@ -138,13 +143,25 @@ void quiesce_note_long(struct space *space, uint64_t n_pages)
 		space->quiesce.run_ns = run_ns;
 }
 
-/* Asleep, and not in madvise. A fault (-1) that is waited for is of no system call: a thread
- * may fault on the very memory that waits for this proof. */
+bool quiesce_gives_up(const struct threads_call *call)
+{
+	int advice;
+
+	if (call->nr != SYS_madvise && call->nr != SYS_process_madvise)
+		return false;
+	advice = (int)call->args[call->nr == SYS_madvise ? 2 : 3];
+	return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE ||
+	       advice == MADV_REMOVE;
+}
+
+/* Asleep, and not in a call that gives memory up. A fault (-1) that is waited for is of no
+ * system call; a thread may fault on the very memory that waits for this proof, also within
+ * MADV_POPULATE_WRITE. */
 static bool sleeps_elsewhere(int task_fd, pid_t tid, const struct threads_call *call)
 {
 	(void)task_fd;
 	(void)tid;
-	return call->nr != SYS_madvise && call->nr != SYS_process_madvise;
+	return !quiesce_gives_up(call);
 }
 
 /* Take the address space's lock for writing, once: the beacon is ours to register. */

@@ -39,6 +39,9 @@ void quiesce_note_remove(struct space *space, uint64_t start, uint64_t end);
 /* One on shared memory, of n pages: it may take long, and is told when it has ended. */
 void quiesce_note_long(struct space *space, uint64_t n_pages);
 
+/* Is this a madvise that brings a REMOVE? */
+bool quiesce_gives_up(const struct threads_call *call);
+
 /* Advance the proof if it is due; cheap when there is nothing to prove. */
 void quiesce_step(struct space *space);
 

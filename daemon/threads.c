@@ -116,6 +116,18 @@ bool threads_note(struct threads *threads, int task_fd)
 	return threads_each(task_fd, note_thread, threads);
 }
 
+/* Stopped by a signal or a debugger: that happens on the way into a system call and out of it,
+ * never within, whatever call it shows, and it may stay so for ever. */
+static bool is_stopped(int task_fd, pid_t tid)
+{
+	char text[512], *at;
+
+	if (read_task_file(task_fd, tid, "stat", text, sizeof(text)) <= 0)
+		return false;
+	at = strrchr(text, ')');
+	return at && at[1] == ' ' && (at[2] == 'T' || at[2] == 't');
+}
+
 static bool thread_is_past(const struct threads *threads, const struct threads_entry *entry,
 			   threads_judge judge)
 {
@@ -127,7 +139,8 @@ static bool thread_is_past(const struct threads *threads, const struct threads_e
 		return err == -ENOENT || err == -ESRCH;
 	return ns - entry->run_ns >= threads->run_ns ||
 	       (threads_read_call(threads->task_fd, entry->tid, &call) &&
-		judge(threads->task_fd, entry->tid, &call));
+		judge(threads->task_fd, entry->tid, &call)) ||
+	       is_stopped(threads->task_fd, entry->tid);
 }
 
 bool threads_are_past(struct threads *threads, threads_judge judge)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Proof that every thread that a program had at one moment has got past what it was doing
- * then. From outside a thread shows three things: that it has gone, that it sleeps and in
- * which system call, and how long it has run. One that has run for far longer than the
- * section in question can take cannot still be in it.
+ * then. From outside a thread shows four things: that it has gone, that it is stopped, that
+ * it sleeps and in which system call, and how long it has run. One that has run for far longer
+ * than the section in question can take cannot still be in it.
  *
  * Owned by one thread. Allocates; reads /proc; never on the fault path.
  */
