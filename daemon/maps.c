@@ -207,7 +207,9 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd)
 		if (strncmp(text, "VmFlags: ", 9) == 0) {
 			enum uhmm_reason reason = maps_judge_vmflags(text + 9, eol);
 
-			if (current && current->reason == UHMM_REASON_NONE)
+			if (current && reason != UHMM_REASON_NONE &&
+			    (current->reason == UHMM_REASON_NONE ||
+			     current->reason == UHMM_REASON_SHARED))
 				current->reason = reason;
 		} else if (maps_parse_line(text, (size_t)(eol - text), &mapping)) {
 			current = (struct mapping *)maps_find(maps, mapping.start);

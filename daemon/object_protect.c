@@ -101,6 +101,13 @@ static void keep_page(const struct pass *pass, uint32_t i)
 	object_unlock(pass->object);
 }
 
+/* Locked memory is a promise to the program: it stays, whoever else maps it. */
+static void keep_range(const struct pass *pass, uint64_t first, uint64_t end)
+{
+	for (uint32_t i = pass_first_at(pass, first); i < pass->n_pages && pass->page[i] < end; i++)
+		keep_page(pass, i);
+}
+
 /* How many of the n pages from addr on come before the first that must stay? */
 static uint32_t before_pinned(const struct space *space, uint64_t addr, uint32_t n)
 {
@@ -144,9 +151,10 @@ static int protect_mapping(const struct pass *pass, struct space *space, const s
 	uint64_t first = m->offset >> shift, end = first + ((m->end - m->start) >> shift);
 	int err = 0;
 
-	/* Locked memory is a promise to the program. */
-	if (m->reason == UHMM_REASON_LOCKED)
-		return -EPERM;
+	if (m->reason == UHMM_REASON_LOCKED) {
+		keep_range(pass, first, end);
+		return 0;
+	}
 	for (uint32_t i = pass_first_at(pass, first);
 	     err == 0 && i < pass->n_pages && pass->page[i] < end;) {
 		uint64_t addr = m->start + ((pass->page[i] - first) << shift);
@@ -176,7 +184,7 @@ int object_protect(struct space *space, const void *arg)
 	    space->hold || space->quitting || uffd_settled(space->uffd) != UFFD_OK)
 		return -EAGAIN;
 	err = maps_read(&space->maps, space->maps_fd);
-	if (err == 0 && stats_get(&space->locked_kb))
+	if (err == 0 && space_has_locked(space))
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
 	space->maps_read_ns = 0; /* without pick.c's own verdicts: it reads them again */
 	if (err == 0 && pick_collect_pinned(space) < 0)

@@ -460,6 +460,19 @@ void space_close_proc(struct space *space)
 	space_close(&space->task_fd);
 }
 
+bool space_has_locked(const struct space *space)
+{
+	char text[4096];
+	const char *at;
+	ssize_t n = pread(space->status_fd, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return true; /* it has gone, or cannot be seen: smaps says more */
+	text[n] = '\0';
+	at = strstr(text, "\nVmLck:");
+	return at && strtoull(at + 7, NULL, 10) != 0;
+}
+
 int space_verify(struct space *space, uint64_t staging_addr)
 {
 	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr = 0;

@@ -361,6 +361,8 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
 /* Open the /proc files of `pid`; they stay bound to its present address space. */
 int space_open_proc(struct space *space, pid_t pid);
 void space_close_proc(struct space *space);
+/* Has it locked memory, as of now? locked_kb is as of the last sample. */
+bool space_has_locked(const struct space *space);
 /* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
  * staging. */
 int space_verify(struct space *space, uint64_t staging_addr);
