@@ -95,8 +95,9 @@ static void apply_unmap(struct space *space, const struct uffd_msg *msg)
 	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
 
 	must(space, pagemap_drop(&space->map, span.first, span.n), "forget an unmapped range");
-	/* To believe too much is no harm. */
+	/* Fails only where there is no memory to split a range, and believes too much then. */
 	(void)ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end);
+	space->shared_unmapped |= space->n_objects != 0;
 }
 
 static void apply_remove(struct space *space, const struct uffd_msg *msg)

@@ -153,6 +153,8 @@ unsigned char object_where(struct space *space, uint64_t addr);
 int object_join(struct space *space, struct object *object);
 /* Nothing is away: let go. -EBUSY: something is. */
 int object_leave(struct space *space, struct object *object);
+/* Something was unmapped: the space is no mapper any more of what it does not map. */
+void object_prune(struct space *space);
 /* The address space has ended. */
 void object_leave_all(struct space *space);
 /* The child has what the parent has. -ENOMEM. */

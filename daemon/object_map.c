@@ -20,6 +20,9 @@
 #include "uffd.h"
 #include "wire.h"
 
+/* A program that unmaps all the time is looked at this often. */
+#define PRUNE_NS 100000000u
+
 /* ---- the space's list ---------------------------------------------------------------- */
 
 static int list_object(struct space *space, struct object *object)
@@ -182,6 +185,51 @@ int object_leave(struct space *space, struct object *object)
 	return 0;
 }
 
+static bool maps_it(const struct maps *maps, const struct object *object)
+{
+	for (size_t i = 0; i < maps->n; i++)
+		if (is_of(&maps->v[i], object))
+			return true;
+	return false;
+}
+
+static bool has_removes(struct space *space, struct object *object)
+{
+	bool has = false;
+
+	object_lock(object);
+	for (uint32_t k = 0; k < object->n_removes; k++)
+		has |= object->removes[k].space == space;
+	object_unlock(object);
+	return has;
+}
+
+/* Every fork that took a mapping along has been applied, and no mremap can have hidden one from
+ * the reading of the maps: nothing was unread before it, nor after. */
+void object_prune(struct space *space)
+{
+	bool kept = false;
+
+	if (!space->shared_unmapped || space->n_events ||
+	    clock_now_ns() - space->pruned_ns < PRUNE_NS || uffd_settled(space->uffd) != UFFD_OK)
+		return;
+	space->pruned_ns = clock_now_ns();
+	space->maps_read_ns = 0;
+	if (maps_read(&space->maps, space->maps_fd) < 0 || uffd_settled(space->uffd) != UFFD_OK)
+		return;
+	for (uint32_t i = space->n_objects; i-- > 0;) {
+		struct object *object = space->objects[i];
+
+		if (maps_it(&space->maps, object))
+			continue;
+		if (has_removes(space, object))
+			kept = true;
+		else
+			unlist_object(space, object);
+	}
+	space->shared_unmapped = kept;
+}
+
 void object_leave_all(struct space *space)
 {
 	/* A madvise that was cut off by the end may have been carried out: its mark on the
@@ -226,6 +274,8 @@ static void poison_away(struct space *space, int uffd)
 		for (uint64_t p = first; (p = pagemap_next(&object->map, p, end, &rec)) < end; p++) {
 			uint64_t addr = m->start + ((p - first) << space->page_shift);
 
+			if (!page_state_is_away(page_rec_state(rec)))
+				continue;
 			(void)uffd_unmark(uffd, addr, space->page_size);
 			(void)uffd_poison(uffd, addr, space->page_size);
 			stats_add(&space->group->stats.lost, 1);

@@ -287,6 +287,8 @@ struct space {
 	struct object **objects; /* that it maps, each with a reference */
 	uint32_t n_objects, objects_cap;
 	bool has_shared;	 /* shared memory of it is, or was, registered */
+	bool shared_unmapped;	 /* something was, since the last prune */
+	uint64_t pruned_ns;
 	bool beacon_wanted;
 	struct madvise_seen madvises[SPACE_MADVISES];
 	uint32_t n_madvises;

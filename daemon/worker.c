@@ -292,6 +292,7 @@ void *worker_run(void *arg)
 		quiesce_step(space);
 		evict_step(space);
 		object_agent_step(space);
+		object_prune(space);
 		worker_pace(space);
 		worker_release(space, &released_ns);
 		worker_publish(space);
