@@ -136,7 +136,6 @@ static void object_free(struct object *object)
 {
 	group_add_tier_pages(object->group, -(int64_t)object->shown_away);
 	if (object->family) {
-		group_add_tier_pages(object->group, -(int64_t)object->map.n_away);
 		if (object->store)
 			family_retire_store(object->family, object->store);
 		pagemap_deinit(&object->map);

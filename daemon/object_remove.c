@@ -175,7 +175,7 @@ static void poison_range(struct space *space, struct object *object,
 	struct page_rec rec;
 
 	for (uint64_t i = remove->first; (i = pagemap_next(&object->map, i, end, &rec)) < end; i++) {
-		if (page_rec_state(rec) == PAGE_POISONED)
+		if (!page_state_is_away(page_rec_state(rec)))
 			continue;
 		(void)pagemap_set(&object->map, i, page_rec_move(rec, PAGE_POISONED));
 		lost++;

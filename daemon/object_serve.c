@@ -158,7 +158,7 @@ static void came_home(struct space *space, struct object *object, const struct s
 	}
 	stats_add(&space->stats.returned, n);
 	stats_add(&space->group->stats.returned, n);
-	group_add_est(space->group, (int64_t)n);
+	group_add_est(object->group, (int64_t)n);
 }
 
 /* One COPY of n pages, and what its answer means. With the lock held. */
