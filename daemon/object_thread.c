@@ -356,14 +356,30 @@ static enum wanted is_wanted_home(struct object *object)
 	return wanted;
 }
 
+/* A mapper that was too busy to let go when the object was closed. */
+static void close_again(struct object *object)
+{
+	bool left;
+
+	object_lock(object);
+	left = object->n_mappers != 0;
+	object_unlock(object);
+	if (!left || clock_now_ns() - object->tried_ns < RETRY_NS)
+		return;
+	object->tried_ns = clock_now_ns();
+	object_close(object);
+}
+
 /* All of it is home, and has been for a while: programs pay nothing for it any more. */
 static void close_if_idle(struct object *object)
 {
 	enum wanted wanted;
 	bool away;
 
-	if (!object->open)
+	if (!object->open) {
+		close_again(object);
 		return;
+	}
 	wanted = is_wanted_home(object);
 	object_lock(object);
 	away = object->map.n_away || object->map.n_poisoned || object->n_removes;
