@@ -23,6 +23,7 @@
 #include "object.h"
 #include "pick.h"
 #include "survey.h"
+#include "tier.h"
 #include "uffd.h"
 
 #define HOME_SLICE 128u
@@ -177,6 +178,34 @@ static bool home_step_shared(struct space *space, struct mail *mail)
 	return result == FILL_DONE;
 }
 
+/*
+ * What came home leaves its slots at once: in a cgroup with a hard limit there is no room for
+ * both of all of it. (Pages that are touched leave theirs for the next that go out: taking used
+ * ones is cheaper.) Nobody else takes slots of this space's own store, so that a free one stays
+ * so; those of other spaces are theirs.
+ */
+static void home_free_slots(struct space *space, struct page_rec rec, uint32_t n)
+{
+	struct family *family = space->family;
+	struct store *store = space->store;
+	uint64_t slot = page_rec_slot(rec), end = slot + n, from;
+
+	if (!store || page_rec_state(rec) != PAGE_STORED ||
+	    page_rec_store(rec) != store->unit->index)
+		return;
+	while (slot < end) {
+		/* One that is shared with a forked process is not free. */
+		pthread_mutex_lock(&family->lock);
+		for (from = slot; slot < end; slot++)
+			if (slots_count(&family->arena, &store->unit->slots, slot) != 0)
+				break;
+		pthread_mutex_unlock(&family->lock);
+		if (slot > from)
+			store->tier->ops->free(store->backend_store, from, (uint32_t)(slot - from));
+		slot++;
+	}
+}
+
 /* Bring home a slice of what the request covers. */
 static bool home_step_in(struct space *space, struct mail *mail)
 {
@@ -199,6 +228,7 @@ static bool home_step_in(struct space *space, struct mail *mail)
 		result = fault_fetch_page(space, at, budget, false, &pages);
 		if (result != FILL_DONE && result != FILL_STALE)
 			return false; /* the loop reads the event, or tries later */
+		home_free_slots(space, rec, pages);
 		mail->pages += result == FILL_DONE ? pages : 0;
 		budget -= pages < budget ? pages : budget;
 		at += pages;

@@ -211,9 +211,9 @@ void object_prune(struct space *space)
 	bool kept = false;
 
 	if (!space->shared_unmapped || space->n_events ||
-	    clock_now_ns() - space->pruned_ns < PRUNE_NS || uffd_settled(space->uffd) != UFFD_OK)
+	    clock_now_ns() - space->shared_pruned_ns < PRUNE_NS || uffd_settled(space->uffd) != UFFD_OK)
 		return;
-	space->pruned_ns = clock_now_ns();
+	space->shared_pruned_ns = clock_now_ns();
 	space->maps_read_ns = 0;
 	if (maps_read(&space->maps, space->maps_fd) < 0 || uffd_settled(space->uffd) != UFFD_OK)
 		return;

@@ -288,7 +288,8 @@ struct space {
 	uint32_t n_objects, objects_cap;
 	bool has_shared;	 /* shared memory of it is, or was, registered */
 	bool shared_unmapped;	 /* something was, since the last prune */
-	uint64_t pruned_ns;
+	uint64_t pruned_ns;	 /* when the page map was last pruned */
+	uint64_t shared_pruned_ns; /* the same for the objects that it maps */
 	bool beacon_wanted;
 	struct madvise_seen madvises[SPACE_MADVISES];
 	uint32_t n_madvises;
@@ -303,7 +304,6 @@ struct space {
 	uint64_t current_start, current_end;
 	uint64_t current_shared;	 /* the same for its shared memory */
 	uint64_t current_left;	 /* pages that it may still take out */
-	uint64_t pruned_ns;	 /* when the page map was last pruned */
 	uint64_t pruned_away;	 /* the most that was away since */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
