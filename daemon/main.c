@@ -22,6 +22,7 @@
 #include "announce.h"
 #include "config.h"
 #include "control.h"
+#include "decline.h"
 #include "dirs.h"
 #include "keeper.h"
 #include "log.h"
@@ -326,33 +327,51 @@ static int run(struct options *options, struct config *config)
 	return err;
 }
 
+/* 0, or the exit status; each reason has been logged. */
+static int configure(int argc, char **argv, struct options *options, struct config *config)
+{
+	config_init(config);
+	if (parse_options(argc, argv, options, config) < 0)
+		return EXIT_CONFIG;
+	if (options->config_path && config_load(options->config_path, config) < 0)
+		return EXIT_CONFIG;
+	if (parse_options(argc, argv, options, config) < 0)
+		return EXIT_CONFIG;
+	log_set_level(config->log_level);
+	return tier_check_spec(config, config->backend) < 0 ? EXIT_CONFIG : 0;
+}
+
+/* Nobody will start us again for these: who waits at the socket would wait for ever. */
+static void turn_away(int status)
+{
+	int fd;
+
+	if (service_take_listener(&fd) == 0)
+		decline_all(fd, status == EXIT_CONFIG ?
+					"the daemon's configuration is bad: its log says where" :
+					"the daemon cannot work on this machine: its log says why");
+}
+
 int main(int argc, char **argv)
 {
 	static struct config config;
 	struct options options = { .ready_fd = -1, .control = { .lifeline_fd = -1 } };
-	int err, status = EXIT_FAILED;
+	int err, status = configure(argc, argv, &options, &config);
 
-	config_init(&config);
-	if (parse_options(argc, argv, &options, &config) < 0)
-		return EXIT_CONFIG;
-	if (options.config_path && config_load(options.config_path, &config) < 0)
-		return EXIT_CONFIG;
-	if (parse_options(argc, argv, &options, &config) < 0)
-		return EXIT_CONFIG;
-	log_set_level(config.log_level);
-	if (tier_check_spec(&config, config.backend) < 0)
-		return EXIT_CONFIG;
-	if (options.check_only)
+	if (status == 0 && options.check_only)
 		return 0;
-	err = check_kernel();
-	if (err < 0)
+	if (status == 0 && check_kernel() < 0)
 		status = EXIT_MACHINE;
-	else
-		err = run(&options, &config);
+	if (status) {
+		turn_away(status);
+		tell_ready(options.ready_fd, "see the log\n");
+		return status;
+	}
+	err = run(&options, &config);
 	if (err < 0) {
 		log_err("cannot go on: %s", strerror(-err));
 		tell_ready(options.ready_fd, "see the log\n");
-		return status;
+		return EXIT_FAILED;
 	}
 	return 0;
 }

@@ -222,11 +222,10 @@ int client_request_json(int fd, enum uhmm_request request, struct json_object **
 	return 0;
 }
 
-int client_answers(const char *path)
+int client_answers(const char *path, struct uhmm_msg_done *ret_done)
 {
 	const struct timeval patience = { .tv_sec = PROBE_TIMEOUT_SEC };
 	struct uhmm_msg_hello hello;
-	struct uhmm_msg_done done;
 	int fd;
 	int error = client_connect(path, &fd);
 
@@ -236,10 +235,9 @@ int client_answers(const char *path)
 	hello_init(&hello, UHMM_ROLE_ADMIN);
 	error = packet_send(fd, &hello.h);
 	if (!error)
-		error = client_request(fd, UHMM_REQ_TIERS, 0, 0, 0, NULL, &done);
+		error = client_request(fd, UHMM_REQ_TIERS, 0, 0, 0, NULL, ret_done);
 	(void)close(fd);
-	/* A refusal is an answer. */
-	return error == -ECONNREFUSED ? 0 : error == -EPIPE ? -ECONNRESET : error;
+	return error == -ECONNREFUSED ? -EHOSTDOWN : error == -EPIPE ? -ECONNRESET : error;
 }
 
 void client_explain_connect(const char *path, int error)

@@ -35,9 +35,10 @@ int client_request_json(int fd, enum uhmm_request request, struct json_object **
 
 /*
  * Does a daemon answer there? A socket unit takes connections for one that cannot start. 0;
- * -ETIMEDOUT or -ECONNRESET if not; or as client_connect. Says nothing.
+ * -ETIMEDOUT or -ECONNRESET: nobody does; -EHOSTDOWN: somebody refuses, and *ret_done says why;
+ * or as client_connect. Says nothing.
  */
-int client_answers(const char *path);
+int client_answers(const char *path, struct uhmm_msg_done *ret_done);
 
 /* Connect as admin, ask, close. Prints what went wrong. */
 int client_ask(const char *path, enum uhmm_request request, int32_t pid, uint64_t bytes,

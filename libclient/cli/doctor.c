@@ -108,7 +108,8 @@ static void doctor_print_json(const struct doctor *doctor)
 
 int doctor_main(const struct cli_command *cmd, int argc, char **argv)
 {
-	struct doctor doctor = { 0 };
+	struct uhmm_msg_done done = { .error = 0 };
+	struct doctor doctor = { .daemon_refusal = done.text };
 	struct cli_args args;
 	int status;
 
@@ -118,7 +119,7 @@ int doctor_main(const struct cli_command *cmd, int argc, char **argv)
 		return cli_usage_error(cmd, "takes no operand");
 	doctor.socket = args.socket;
 	doctor.root = geteuid() == 0;
-	doctor.daemon_error = client_answers(args.socket);
+	doctor.daemon_error = client_answers(args.socket, &done);
 	doctor.checks = json_object_new_array();
 	doctor_check_kernel(&doctor);
 	doctor_check_system(&doctor);

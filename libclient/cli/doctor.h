@@ -17,7 +17,8 @@ struct json_object;
 struct doctor {
 	const char *socket;
 	bool root;
-	int daemon_error; /* 0: a daemon listens at the socket; else a negative errno */
+	int daemon_error; /* 0: a daemon answers at the socket; else a negative errno */
+	const char *daemon_refusal; /* what it said if it refuses */
 	bool failed;
 	struct json_object *checks;
 };

@@ -29,6 +29,11 @@ static void check_daemon(struct doctor *doctor)
 				    "systemctl start uhmmd, or name its socket with --socket",
 				    "none at %s, and only root can start one", doctor->socket);
 		break;
+	case EHOSTDOWN:
+		doctor_note(doctor, DOCTOR_FAIL, "daemon",
+			    "journalctl -u uhmmd, or the log of whoever started it",
+			    "at %s: %s", doctor->socket, doctor->daemon_refusal);
+		break;
 	case ETIMEDOUT:
 	case ECONNRESET:
 		doctor_note(doctor, DOCTOR_FAIL, "daemon",
