@@ -90,12 +90,20 @@ static void must(struct space *space, int err, const char *what)
 		give_up_map(space, err, what);
 }
 
+/* Rather too little than too much. */
+static void forget_occupied(struct space *space, uint64_t start, uint64_t end)
+{
+	if (ranges_remove(&space->occupied, start, end) < 0)
+		ranges_clear(&space->occupied);
+}
+
 static void apply_unmap(struct space *space, const struct uffd_msg *msg)
 {
 	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
 
 	must(space, pagemap_drop(&space->map, span.first, span.n), "forget an unmapped range");
-	/* Fails only where there is no memory to split a range, and believes too much then. */
+	forget_occupied(space, msg->arg.remove.start, msg->arg.remove.end);
+	/* To believe too much is no harm. */
 	(void)ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end);
 	space->shared_unmapped |= space->n_objects != 0;
 }
@@ -120,8 +128,11 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 	     "follow mremap");
 	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
 			    space_pgidx(space, len));
-	if (msg->VACATES)
+	if (msg->VACATES) {
+		forget_occupied(space, from, from + len);
 		(void)ranges_remove(&space->registered, from, from + len);
+	}
+	(void)ranges_add(&space->occupied, to, to + len, 0);
 	/* What is not remembered stays registered for as long as we are there. */
 	(void)ranges_add(&space->registered, to, to + len, 0);
 	if (to >= space->raced.end || to + len <= space->raced.start)
@@ -208,6 +219,8 @@ static void apply_fork(struct space *space, const struct uffd_msg *msg,
 		err = inherit(space, child, heritage);
 		if (err == 0)
 			err = ranges_copy(&space->registered, &child->registered);
+		if (err == 0)
+			err = ranges_copy(&space->occupied, &child->occupied);
 		/* From here on the daemon is needed, also if the parent ends at once. */
 		__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
 				 __ATOMIC_RELAXED);
@@ -274,8 +287,8 @@ static bool vacated_later(const struct space *space, uint32_t i, uint64_t start,
 
 /*
  * Two threads: one unmaps X (or moves it away), the other moves Y onto the free ground, and
- * queues its event first. Y cannot have moved onto ground that was occupied, and what is
- * registered is: so that REMAP comes after the event that frees X. Where X was free already
+ * queues its event first. Y cannot have moved onto ground that was occupied, so that REMAP comes
+ * after the event that frees X. Where X was free already
  * the same events mean that Y went on from there, and they are in order. The page table cannot
  * be asked instead: what lies at X now may have come there last.
  */
@@ -287,7 +300,7 @@ static bool must_wait(const struct space *space, uint32_t i)
 
 	if (msg->event != UFFD_EVENT_REMAP)
 		return false;
-	occupied = ranges_at_or_after(&space->registered, to);
+	occupied = ranges_at_or_after(&space->occupied, to);
 	return occupied && occupied->start < end && vacated_later(space, i, to, end);
 }
 

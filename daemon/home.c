@@ -330,6 +330,8 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 			return;
 		}
 		(void)ranges_remove(&space->registered, m->start, m->end);
+		if (ranges_remove(&space->occupied, m->start, m->end) < 0)
+			ranges_clear(&space->occupied);
 	}
 	/* What is left of the range, if nothing is away there, is mapped no more. */
 	if (!space->n_objects && nothing_away(space, start, end))

@@ -122,7 +122,8 @@ static int certify_mappings(struct space *space, const struct object *object)
 		if (!before || !is_of(before, object) || before->start > m->start ||
 		    before->end < m->end || uffd_settled(space->uffd) != UFFD_OK)
 			return -EAGAIN;
-		if (ranges_add(&space->certain, m->start, m->end, 0) < 0)
+		if (ranges_add(&space->certain, m->start, m->end, 0) < 0 ||
+		    ranges_add(&space->occupied, m->start, m->end, 0) < 0)
 			return -ENOMEM;
 	}
 	return found ? 0 : -ENOENT;
@@ -180,6 +181,8 @@ int object_leave(struct space *space, struct object *object)
 		(void)ranges_remove(&space->certain, m->start, m->end);
 		if (uffd_unregister(space->uffd, m->start, m->end - m->start) == UFFD_OK)
 			(void)ranges_remove(&space->registered, m->start, m->end);
+		if (ranges_remove(&space->occupied, m->start, m->end) < 0)
+			ranges_clear(&space->occupied);
 	}
 	unlist_object(space, object);
 	return 0;

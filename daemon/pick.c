@@ -112,24 +112,6 @@ static bool is_whole_mapping(struct space *space, uint64_t start, uint64_t end)
 	return m && m->start == start && m->end == end;
 }
 
-/* Where nothing was mapped nothing is registered, and event.c must not think that it is: it
- * infers the order of events from what is occupied. */
-static void forget_holes(struct space *space, uint64_t start, uint64_t end)
-{
-	uint64_t at = start;
-
-	if (uffd_settled(space->uffd) != UFFD_OK)
-		return; /* the events that are unread say so */
-	while (at < end) {
-		const struct mapping *m = maps_at_or_after(&space->maps_check, at);
-		uint64_t stop = m && m->start < end ? m->start : end;
-
-		if (stop > at)
-			(void)ranges_remove(&space->registered, at, stop);
-		at = m && m->end > stop ? m->end : end;
-	}
-}
-
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
 	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
@@ -147,10 +129,10 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		if (registered_is_certain(space, start, end))
-			return ranges_add(&space->certain, start, end, 0) == 0;
-		forget_holes(space, start, end);
-		return false;
+		/* Uncertain also means that it may have come after a change whose event is unread. */
+		return registered_is_certain(space, start, end) &&
+		       ranges_add(&space->certain, start, end, 0) == 0 &&
+		       ranges_add(&space->occupied, start, end, 0) == 0;
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;

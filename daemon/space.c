@@ -216,6 +216,7 @@ static void space_free(struct space *space)
 	}
 	ranges_deinit(&space->registered);
 	ranges_deinit(&space->certain);
+	ranges_deinit(&space->occupied);
 	ranges_deinit(&space->unmanaged);
 	maps_deinit(&space->maps);
 	maps_deinit(&space->maps_check);
