@@ -173,11 +173,12 @@ static int search_process(void *arg, int pid)
 	return search_table(search, pid) || each_number(path, search_thread, search);
 }
 
-static bool has_descriptor(const struct object *object)
+/* In the process that maps it first: that is where one mostly is. */
+static bool has_descriptor(const struct object *object, pid_t mapper)
 {
 	struct fd_search search = { .dev = object->dev, .ino = object->ino };
 
-	return each_number("/proc", search_process, &search) != 0;
+	return search_process(&search, mapper) || each_number("/proc", search_process, &search);
 }
 
 /* ---- mappers ------------------------------------------------------------------------- */
@@ -356,7 +357,8 @@ int object_open_mapped(const struct space *space, const struct mapping *m)
 }
 
 /* What speaks against it, whoever maps it; NONE: nothing. */
-static enum uhmm_reason judge_object(const struct object *object, const struct mapping *m, int fd)
+static enum uhmm_reason judge_object(const struct object *object, const struct mapping *m, int fd,
+				     pid_t mapper)
 {
 	struct statfs fs;
 	struct stat st;
@@ -374,7 +376,7 @@ static enum uhmm_reason judge_object(const struct object *object, const struct m
 	seals = fcntl(fd, F_GET_SEALS);
 	if (seals > 0 && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
 		return UHMM_REASON_READONLY;
-	if (!m->is_zero_device && has_descriptor(object))
+	if (!m->is_zero_device && has_descriptor(object, mapper))
 		return UHMM_REASON_FD_OPEN;
 	return UHMM_REASON_NONE;
 }
@@ -427,7 +429,7 @@ int object_open(struct object *object, struct space *space, const struct mapping
 		__atomic_store_n(&object->reason, UHMM_REASON_READONLY, __ATOMIC_RELAXED);
 		return -EBUSY;
 	}
-	reason = judge_object(object, m, fd);
+	reason = judge_object(object, m, fd, space_pid(space));
 	if (reason == UHMM_REASON_NONE && object->fd < 0) {
 		object->fd = fd;
 		fd = -1;
