@@ -516,14 +516,14 @@ bool fault_read_batch(struct space *space)
 	ssize_t n;
 
 	unit->n = unit->n_applied = 0;
-	object_before_read(space);
 	/* Reading a FORK lets the parent go on, and it may end at once, and its staging with it:
 	 * what lies there is the child's too. */
 	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
 		evict_settle_batches(space);
-	n = read(space->uffd, unit->msgs, sizeof(unit->msgs));
+	n = object_before_read(space) ? read(space->uffd, unit->msgs, sizeof(unit->msgs)) : 0;
 	if (n <= 0)
 		return false;
+	object_match(space, unit->msgs, (uint32_t)((size_t)n / sizeof(unit->msgs[0])));
 	now_ns = clock_now_ns();
 	__atomic_store_n(&unit->n, (uint32_t)((size_t)n / sizeof(unit->msgs[0])), __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < unit->n; i++) {

@@ -3,6 +3,7 @@
  * The table of shared objects, and who maps them. Any thread; everything here is memory work
  * under the table's lock or the object's, nothing waits.
  */
+#define _GNU_SOURCE
 #include "object.h"
 
 #include <errno.h>
@@ -240,13 +241,50 @@ void object_mappers_free(struct space **mappers, uint32_t n)
 	free(mappers);
 }
 
-void object_note_mtime(struct object *object, bool unsure)
+void object_lock_still(struct object *object)
+{
+	object_lock(object);
+	__atomic_store_n(&object->still, true, __ATOMIC_SEQ_CST);
+}
+
+void object_unlock_still(struct object *object)
+{
+	__atomic_store_n(&object->still, false, __ATOMIC_SEQ_CST);
+	object_unlock(object);
+}
+
+bool object_all_applied(const struct object *object)
+{
+	for (uint32_t i = 0; i < object->n_mappers; i++)
+		if (!object_has_applied(object->mappers[i]))
+			return false;
+	return true;
+}
+
+/* No change leaves it so. */
+static const struct timespec stamp = { .tv_sec = 1 };
+
+void object_stamp(struct object *object)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, stamp };
+
+	object->stamped = futimens(object->fd, times) == 0;
+}
+
+bool object_was_changed(const struct object *object)
 {
 	struct stat st;
 
-	object->mtime_unsure |= unsure || fstat(object->fd, &st) < 0;
-	if (!object->mtime_unsure)
-		object->mtime = st.st_mtim;
+	return !object->stamped || fstat(object->fd, &st) < 0 ||
+	       st.st_mtim.tv_sec != stamp.tv_sec || st.st_mtim.tv_nsec != stamp.tv_nsec;
+}
+
+bool object_is_hole(const struct object *object, uint64_t page)
+{
+	off_t at = (off_t)(page << object->page_shift);
+	off_t data = lseek(object->fd, at, SEEK_DATA);
+
+	return data < 0 || data >= at + (off_t)object->page_size;
 }
 
 struct object *object_of_space(const struct space *space, dev_t dev, uint64_t ino)

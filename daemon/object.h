@@ -46,8 +46,14 @@ struct object_remove {
 	const struct space *space; /* whose thread called it; an identity only */
 	uint64_t seq;		   /* of the space's removes */
 	uint64_t first, n;	   /* pages of the object */
-	bool surely;		   /* MADV_REMOVE was seen; else the object's mtime must tell */
+	bool surely;		   /* MADV_REMOVE was seen */
+	/* Else: a page that the object had after the event was read, unless another remove takes
+	 * it too. */
+	uint64_t witness;
+	bool contested;
 };
+
+#define OBJECT_NO_WITNESS UINT64_MAX
 
 struct object {
 	/* Set before it is found by others. */
@@ -75,14 +81,14 @@ struct object {
 	uint64_t gen; /* changes with the mappers */
 	struct object_remove *removes;
 	uint32_t n_removes, cap_removes;
-	struct timespec mtime; /* after the last change of ours */
-	bool mtime_unsure;     /* a change of somebody else may be in it */
+	bool stamped; /* its mtime says whether anybody has changed it since */
 
 	/* Any thread, atomic. */
 	uint64_t resident_pages;
 	uint64_t want_pages; /* to evict; by the keeper */
 	uint32_t reason;     /* enum uhmm_reason: why it is not open */
 	bool busy;	     /* pages of it are on their way out */
+	bool still;	     /* see object_lock_still */
 
 	/* Set by the object thread before the object has a mapper; constant from then on. */
 	int fd;
@@ -124,12 +130,27 @@ void object_sweep(uint64_t unseen_since_ns);
 /* The lock of one object. Letting go of it tells the group what is away. */
 void object_lock(struct object *object);
 void object_unlock(struct object *object);
+/* The same, and no worker begins to read: one sets `reading` first, then looks at `still`, so that
+ * either it waits for us or we see it. If nothing was unapplied then, no madvise begins. */
+void object_lock_still(struct object *object);
+void object_unlock_still(struct object *object);
 
 /* With object->lock held: */
 int object_add_mapper(struct object *object, struct space *space);
 void object_remove_mapper(struct object *object, struct space *space);
-/* Its mtime as of now, after a change of ours. `unsure`: somebody else may have made one. */
-void object_note_mtime(struct object *object, bool unsure);
+/* Everything that was read of this space has been applied. */
+static inline bool object_has_applied(const struct space *space)
+{
+	return space_get_state(space) == SPACE_DEAD ||
+	       !__atomic_load_n(&space->reading, __ATOMIC_SEQ_CST);
+}
+/* The same of all mappers. */
+bool object_all_applied(const struct object *object);
+/* Mark it by an mtime of ours, while nobody can be removing pages of it. */
+void object_stamp(struct object *object);
+/* Has anybody removed pages of it since, or stored? */
+bool object_was_changed(const struct object *object);
+bool object_is_hole(const struct object *object, uint64_t page);
 
 /* The object of this identity that the space is a mapper of, or NULL. On its worker. */
 struct object *object_of_space(const struct space *space, dev_t dev, uint64_t ino);
@@ -165,10 +186,19 @@ void object_poison_child(struct space *space, int uffd);
 void object_take_store(struct space *space, struct mail *mail);
 void object_agent_step(struct space *space);
 
-/* ---- madvise (object_remove.c); on the space's worker -------------------------------- */
+/* ---- madvise (object_advice.c, object_remove.c); on the space's worker --------------- */
 
-/* Before messages are read: MADV_REMOVE cannot be told from MADV_DONTNEED afterwards. */
-void object_before_read(struct space *space);
+enum object_advice { OBJECT_ADVICE_UNKNOWN, OBJECT_ADVICE_DONTNEED, OBJECT_ADVICE_REMOVE };
+
+/* Before messages are read: MADV_REMOVE cannot be told from MADV_DONTNEED afterwards. False:
+ * there is nothing to read. From here on, until object_after_read, nothing leaves the space's
+ * objects. */
+bool object_before_read(struct space *space);
+/* Directly after it: these were read. */
+void object_match(struct space *space, const struct uffd_msg *msgs, uint32_t n);
+/* What it was that brought a REMOVE of [start, end) in the mapping m, of those just read. */
+enum object_advice object_advice_of(const struct space *space, const struct mapping *m,
+				    uint64_t start, uint64_t end);
 /* Nothing that was read is left to be applied. */
 void object_after_read(struct space *space);
 void object_note_remove(struct space *space, uint64_t start, uint64_t end);

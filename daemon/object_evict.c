@@ -253,20 +253,12 @@ static void undo_punch(struct pass *pass, uint32_t i)
 			  page_rec_move(pagemap_get(&object->map, pass->page[i]), PAGE_POISONED));
 }
 
-static bool is_hole(const struct object *object, uint64_t page)
-{
-	off_t at = (off_t)(page << object->page_shift);
-	off_t data = lseek(object->fd, at, SEEK_DATA);
-
-	return data < 0 || data >= at + (off_t)object->page_size;
-}
-
 static void punched(struct pass *pass, uint32_t i)
 {
 	struct object *object = pass->object;
 	struct page_rec rec = pagemap_get(&object->map, pass->page[i]);
 
-	if (!is_hole(object, pass->page[i])) {
+	if (!object_is_hole(object, pass->page[i])) {
 		undo_punch(pass, i);
 		rec = pagemap_get(&object->map, pass->page[i]);
 		if (page_rec_state(rec) == PAGE_LEAVING)
@@ -291,15 +283,6 @@ static void punch_run(struct pass *pass, uint32_t i, uint32_t n)
 		punched(pass, k);
 }
 
-/* With the lock held. Nothing that a mapper's worker has read is still to be noted. */
-static bool all_applied(const struct object *object)
-{
-	for (uint32_t i = 0; i < object->n_mappers; i++)
-		if (!pass_has_applied(object->mappers[i]))
-			return false;
-	return true;
-}
-
 /*
  * With the lock held. No madvise is between its event and its end: it would punch what is
  * being stored, and the slot would keep it. One whose event is unread has not begun. A mapper
@@ -313,7 +296,7 @@ static int may_punch(const struct object *object)
 		if (__atomic_load_n(&object->mappers[i]->quitting, __ATOMIC_RELAXED) ||
 		    __atomic_load_n(&object->mappers[i]->hold, __ATOMIC_RELAXED))
 			return -EBUSY;
-	return all_applied(object) ? 0 : -EAGAIN;
+	return object_all_applied(object) ? 0 : -EAGAIN;
 }
 
 /* Pages [from, to) of the pass, a few at a time: faults wait for the lock. */
@@ -327,10 +310,10 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 	while (from < to && tries < PASS_TRIES) {
 		uint32_t budget = 64;
 
-		object_lock(object);
+		object_lock_still(object);
 		err = may_punch(object);
 		if (err < 0) {
-			object_unlock(object);
+			object_unlock_still(object);
 			tries += err == -EAGAIN ? 1 : PASS_TRIES;
 			usleep(err == -EAGAIN ? PASS_PAUSE_USEC : 0);
 			continue;
@@ -346,8 +329,8 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 			from += n ? n : 1;
 			budget -= n ? n : 1;
 		}
-		object_note_mtime(object, !all_applied(object));
-		object_unlock(object);
+		object_stamp(object);
+		object_unlock_still(object);
 	}
 	stats_add(&object->group->stats.evicted, pass->left - before);
 	stats_add(&object->store->tier->n_in, pass->left - before);
@@ -437,7 +420,7 @@ void object_write_back(struct object *object)
 			continue;
 		(void)pagemap_set(&object->map, i, page_rec_move(rec, PAGE_RESIDENT));
 	}
-	object_note_mtime(object, true);
+	object->stamped = false;
 	object_unlock(object);
 	free(page);
 }

@@ -30,6 +30,7 @@
 #include "config.h"
 #include "log.h"
 #include "object.h"
+#include "quiesce.h"
 
 #ifndef F_GET_SEALS
 #define F_GET_SEALS 1034
@@ -284,12 +285,13 @@ static int join_all(struct object *object, const struct mapper_search *search)
 	return err;
 }
 
+/* Also not in a madvise that began when nothing was registered, and says nothing. */
 static bool is_not_forking(int task_fd, pid_t tid, const struct threads_call *call)
 {
 	(void)task_fd;
 	(void)tid;
 	return call->nr != SYS_clone && call->nr != SYS_clone3 && call->nr != SYS_fork &&
-	       call->nr != SYS_vfork;
+	       call->nr != SYS_vfork && !quiesce_gives_up(call);
 }
 
 /* A fork that copied the mappings before they were registered has shown its child by now. */
@@ -446,7 +448,7 @@ int object_open(struct object *object, struct space *space, const struct mapping
 	}
 	object_lock(object);
 	object->open = err == 0;
-	object_note_mtime(object, false);
+	object_stamp(object);
 	object_unlock(object);
 	__atomic_store_n(&object->reason, reason, __ATOMIC_RELAXED);
 	if (err < 0)

@@ -55,12 +55,6 @@ static inline bool pass_is_gone(const struct space *space)
 	return space_get_state(space) == SPACE_DEAD;
 }
 
-/* Everything that was read of this space has been applied. */
-static inline bool pass_has_applied(const struct space *space)
-{
-	return pass_is_gone(space) || !__atomic_load_n(&space->reading, __ATOMIC_SEQ_CST);
-}
-
 static inline bool pass_maps_here(const struct pass *pass, const struct mapping *m)
 {
 	return m->shared && m->dev == pass->object->dev && m->ino == pass->object->ino;

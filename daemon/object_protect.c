@@ -200,7 +200,7 @@ int object_protect(struct space *space, const void *arg)
 static bool same_mappers(const struct pass *pass)
 {
 	for (uint32_t i = 0; i < pass->n_mappers; i++)
-		if (!pass_has_applied(pass->mappers[i]))
+		if (!object_has_applied(pass->mappers[i]))
 			return false;
 	return pass->object->gen == pass->gen && !pass->object->broken;
 }

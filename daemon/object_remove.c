@@ -2,10 +2,10 @@
 /*
  * madvise on shared memory. MADV_REMOVE gives the object's pages up; MADV_DONTNEED only those
  * of one mapping, which changes nothing for us. Both bring the same event, before anything has
- * happened, and the thread goes on when the event is read. Which of the two it was is seen
- * while the thread still waits: its system call and arguments are in /proc. One whose event
- * came in the instant between that look and the reading is told by the object's mtime, which
- * MADV_REMOVE changes.
+ * happened, and the thread goes on when the event is read. Which of the two it was is known of
+ * nearly all (object_advice.c). Of the others a page of the range that the object still had is
+ * a witness: it has gone if it was MADV_REMOVE. Without one the object's mtime may tell that it
+ * was not. If all fails, what is away of the range is lost: old bytes and zeros are both wrong.
  *
  * Until the madvise is proven to have ended (quiesce.c), no page of that range is filled (the
  * kernel would drop what a store puts there meanwhile) and no page of the object leaves (it
@@ -17,43 +17,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
-#include "uffd.h"
-
-static bool see_madvise(void *arg, int task_fd, pid_t tid)
-{
-	struct space *space = arg;
-	struct threads_call call;
-	struct madvise_seen *seen;
-
-	if (space->n_madvises == SPACE_MADVISES)
-		return false;
-	if (!threads_read_call(task_fd, tid, &call) || call.nr != SYS_madvise ||
-	    !quiesce_gives_up(&call))
-		return true;
-	seen = &space->madvises[space->n_madvises++];
-	seen->start = call.args[0];
-	seen->end = (call.args[0] + call.args[1] + space->page_size - 1) & ~(space->page_size - 1);
-	seen->remove = (int)call.args[2] == MADV_REMOVE;
-	return true;
-}
-
-void object_before_read(struct space *space)
-{
-	space->n_madvises = 0;
-	if (!space->n_objects)
-		return;
-	__atomic_store_n(&space->reading, true, __ATOMIC_SEQ_CST);
-	if (uffd_settled(space->uffd) == UFFD_AGAIN &&
-	    __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
-		(void)threads_each(space->task_fd, see_madvise, space);
-}
 
 void object_after_read(struct space *space)
 {
@@ -63,25 +31,38 @@ void object_after_read(struct space *space)
 
 /* ---- noting -------------------------------------------------------------------------- */
 
-enum advice_kind { ADVICE_UNKNOWN, ADVICE_DONTNEED, ADVICE_REMOVE };
+/* How many pages are looked at to find one that nobody else is about to remove. */
+#define WITNESS_TRIES 16
 
-static enum advice_kind advice_of(const struct space *space, uint64_t start, uint64_t end)
+/* A page that the object has, though the event has been read: if it is there still when the
+ * madvise has ended, that was no MADV_REMOVE. Nobody can put it there again meanwhile. */
+static void find_witness(const struct object *object, struct object_remove *remove)
 {
-	enum advice_kind kind = ADVICE_UNKNOWN;
+	uint64_t page = remove->first, end = page + remove->n;
 
-	for (uint32_t i = 0; i < space->n_madvises; i++) {
-		const struct madvise_seen *seen = &space->madvises[i];
+	remove->witness = OBJECT_NO_WITNESS;
+	for (int i = 0; i < WITNESS_TRIES && page < end; i++, page++) {
+		off_t data = lseek(object->fd, (off_t)(page << object->page_shift), SEEK_DATA);
 
-		if (seen->start > start || seen->end < end)
-			continue;
-		if (seen->remove)
-			return ADVICE_REMOVE;
-		kind = ADVICE_DONTNEED;
+		page = (uint64_t)data >> object->page_shift;
+		if (data < 0 || page >= end)
+			return;
+		remove->witness = page;
+		remove->contested = object_remove_pending(object, page);
+		if (!remove->contested)
+			return;
 	}
-	return kind;
 }
 
-static int add_remove(struct object *object, const struct object_remove *remove)
+/* Who removes this page too takes the witness of others. */
+static void contest_witnesses(struct object *object, const struct object_remove *remove)
+{
+	for (uint32_t i = 0; i < object->n_removes; i++)
+		object->removes[i].contested |=
+			object->removes[i].witness - remove->first < remove->n;
+}
+
+static int add_remove(struct object *object, struct object_remove *remove)
 {
 	int err = 0;
 
@@ -97,19 +78,24 @@ static int add_remove(struct object *object, const struct object_remove *remove)
 			err = -ENOMEM;
 		}
 	}
-	if (err == 0)
+	if (err == 0) {
+		contest_witnesses(object, remove);
+		if (!remove->surely)
+			find_witness(object, remove);
 		object->removes[object->n_removes++] = *remove;
+	}
 	object_unlock(object);
 	return err;
 }
 
 static void note_in_mapping(struct space *space, const struct mapping *m, uint64_t start,
-			    uint64_t end, bool surely)
+			    uint64_t end)
 {
 	struct object *object = m->shared ? object_of_space(space, m->dev, m->ino) : NULL;
-	struct object_remove remove = { .space = space, .surely = surely };
+	enum object_advice advice = object_advice_of(space, m, start, end);
+	struct object_remove remove = { .space = space, .witness = OBJECT_NO_WITNESS };
 
-	if (!object)
+	if (!object || advice == OBJECT_ADVICE_DONTNEED)
 		return;
 	if (start < m->start)
 		start = m->start;
@@ -118,6 +104,7 @@ static void note_in_mapping(struct space *space, const struct mapping *m, uint64
 	remove.first = (start - m->start + m->offset) >> space->page_shift;
 	remove.n = (end - start) >> space->page_shift;
 	remove.seq = ++space->remove_seq;
+	remove.surely = advice == OBJECT_ADVICE_REMOVE;
 	if (add_remove(object, &remove) < 0) {
 		/* What cannot be remembered would become old bytes. */
 		log_err("pid %d: no memory for a madvise", space->pid);
@@ -128,12 +115,9 @@ static void note_in_mapping(struct space *space, const struct mapping *m, uint64
 
 void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 {
-	enum advice_kind kind = advice_of(space, start, end);
 	uint64_t at = start;
 
-	if (!space->n_objects || kind == ADVICE_DONTNEED)
-		return;
-	while (at < end) {
+	while (at < end && space->n_objects) {
 		struct mapping m;
 
 		if (maps_query(space->maps_fd, at, &m) < 0) {
@@ -146,7 +130,7 @@ void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 			}
 			m = *old;
 		}
-		note_in_mapping(space, &m, at, end, kind == ADVICE_REMOVE);
+		note_in_mapping(space, &m, at, end);
 		at = m.end;
 	}
 }
@@ -160,12 +144,6 @@ bool object_remove_pending(const struct object *object, uint64_t page)
 }
 
 /* ---- the end ------------------------------------------------------------------------- */
-
-static bool has_changed(const struct object *object, const struct stat *st)
-{
-	return st->st_mtim.tv_sec != object->mtime.tv_sec ||
-	       st->st_mtim.tv_nsec != object->mtime.tv_nsec;
-}
 
 /* Nobody can say whether these bytes were given up. */
 static void poison_range(struct space *space, struct object *object,
@@ -184,8 +162,7 @@ static void poison_range(struct space *space, struct object *object,
 		return;
 	stats_add(&space->stats.lost, lost);
 	stats_add(&space->group->stats.lost, lost);
-	log_err("pid %d: %llu shared pages are lost: one of several madvise calls at once "
-		"removed them or did not",
+	log_err("pid %d: %llu shared pages are lost: a madvise removed them or did not",
 		space->pid, (unsigned long long)lost);
 }
 
@@ -196,45 +173,38 @@ static void drop_range(struct space *space, struct object *object,
 		poison_range(space, object, remove);
 }
 
+/* A store may change the mtime as a removal does: only an unchanged one tells something. */
 static void remove_ended(struct space *space, struct object *object,
-			 const struct object_remove *remove, const struct stat *st,
-			 bool surely_too)
+			 const struct object_remove *remove)
 {
+	bool has_witness = remove->witness != OBJECT_NO_WITNESS;
+	bool gone = has_witness && object_is_hole(object, remove->witness);
+
 	if (!object->family)
 		return;
-	if (remove->surely)
+	if (remove->surely || (gone && !remove->contested))
 		drop_range(space, object, remove);
-	else if (object->mtime_unsure || (has_changed(object, st) && surely_too))
+	else if ((!has_witness || gone) && object_was_changed(object))
 		poison_range(space, object, remove);
-	else if (has_changed(object, st))
-		drop_range(space, object, remove);
 }
 
 static void removes_ended_in(struct space *space, struct object *object, uint64_t seq)
 {
 	uint32_t kept = 0;
-	bool surely_too = false;
-	struct stat st;
 
-	object_lock(object);
-	if (object->n_removes && fstat(object->fd, &st) == 0) {
-		for (uint32_t i = 0; i < object->n_removes; i++)
-			surely_too |= object->removes[i].surely;
-		for (uint32_t i = 0; i < object->n_removes; i++) {
-			struct object_remove *remove = &object->removes[i];
+	object_lock_still(object);
+	for (uint32_t i = 0; i < object->n_removes; i++) {
+		struct object_remove *remove = &object->removes[i];
 
-			if (remove->space == space && remove->seq <= seq)
-				remove_ended(space, object, remove, &st, surely_too);
-			else
-				object->removes[kept++] = *remove;
-		}
-		object->n_removes = kept;
-		if (kept == 0) {
-			object->mtime = st.st_mtim;
-			object->mtime_unsure = false;
-		}
+		if (remove->space == space && remove->seq <= seq)
+			remove_ended(space, object, remove);
+		else
+			object->removes[kept++] = *remove;
 	}
-	object_unlock(object);
+	object->n_removes = kept;
+	if (kept == 0 && object_all_applied(object))
+		object_stamp(object);
+	object_unlock_still(object);
 }
 
 void object_removes_ended(struct space *space, uint64_t seq)

@@ -202,11 +202,14 @@ struct mail {
 
 /* A thread that was seen in madvise while its event was unread. */
 struct madvise_seen {
-	uint64_t start, end;
-	bool remove; /* MADV_REMOVE */
+	pid_t tid;
+	int advice;
+	uint64_t addr, bytes;
+	uint64_t turns; /* of it on a processor */
+	bool woken;	/* by the last read */
 };
 
-#define SPACE_MADVISES 16u
+#define SPACE_MADVISES 64u
 
 struct space {
 	/* Guarded by the registry's lock. */
@@ -295,6 +298,7 @@ struct space {
 	bool beacon_wanted;
 	struct madvise_seen madvises[SPACE_MADVISES];
 	uint32_t n_madvises;
+	bool madvises_matched; /* the events just read are of those that were woken */
 	uint64_t remove_seq;	 /* of the last madvise on an object */
 	struct mail *object_mail; /* STORE that the agent is at */
 	uint32_t object_seq;	 /* of its command */

@@ -68,6 +68,26 @@ bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call)
 	return true;
 }
 
+bool threads_sleeps_in(int task_fd, pid_t tid, const char *function)
+{
+	char text[128];
+
+	return read_task_file(task_fd, tid, "wchan", text, sizeof(text)) > 0 &&
+	       strncmp(text, function, strlen(function)) == 0;
+}
+
+int threads_read_turns(int task_fd, pid_t tid, uint64_t *ret_turns)
+{
+	char text[128], *at;
+	ssize_t n = read_task_file(task_fd, tid, "schedstat", text, sizeof(text));
+
+	at = n > 0 ? strrchr(text, ' ') : NULL;
+	if (!at)
+		return n < 0 ? (int)n : -ESRCH;
+	*ret_turns = strtoull(at, NULL, 10);
+	return 0;
+}
+
 bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg)
 {
 	char buf[4096] __attribute__((aligned(8)));

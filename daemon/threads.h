@@ -49,6 +49,10 @@ bool threads_note(struct threads *threads, int task_fd);
 bool threads_are_past(struct threads *threads, threads_judge judge);
 /* What the thread sleeps in; false: it runs, or has gone. */
 bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
+/* Does it sleep in a function of the kernel whose name begins so? */
+bool threads_sleeps_in(int task_fd, pid_t tid, const char *function);
+/* How often it was given a processor: another number, and it has run since. */
+int threads_read_turns(int task_fd, pid_t tid, uint64_t *ret_turns);
 /* Call `fn` for each thread that there is; stops at false, and returns it. */
 bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg);
 

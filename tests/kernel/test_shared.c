@@ -275,7 +275,26 @@ static bool shows_madvise(const struct kf_advise *advise)
 	return found;
 }
 
-START_TEST(madvise_whose_event_is_unread_shows_its_advice)
+/* Does a thread of ours sleep where it waits for its event to be read? */
+static bool shows_wait(void)
+{
+	char path[64], text[128];
+	bool found = false;
+	FILE *file;
+
+	for (pid_t tid = getpid() + 1; tid < getpid() + 64 && !found; tid++) {
+		(void)snprintf(path, sizeof(path), "/proc/self/task/%d/wchan", tid);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		found = fgets(text, sizeof(text), file) &&
+			strncmp(text, "userfaultfd_event_wait", 22) == 0;
+		(void)fclose(file);
+	}
+	return found;
+}
+
+START_TEST(madvise_whose_event_is_unread_shows_its_advice_and_where_it_waits)
 {
 	struct shared s = shared_make_ok(2, SHARED_EVENTS);
 	struct kf_advise advise;
@@ -284,12 +303,13 @@ START_TEST(madvise_whose_event_is_unread_shows_its_advice)
 	kf_advise_start(&advise, s.map, 2 * kf_page, MADV_REMOVE);
 	ck_assert(kf_has_message(s.uffd, KF_PATIENCE_MS));
 	for (int i = 0; i < 100 && !seen; i++) {
-		seen = shows_madvise(&advise);
+		seen = shows_madvise(&advise) && shows_wait();
 		(void)usleep(1000);
 	}
 	ck_assert(seen);
 	ck_assert_uint_eq(kf_read_ok(s.uffd).event, UFFD_EVENT_REMOVE);
 	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
+	ck_assert(!shows_wait());
 }
 END_TEST
 
@@ -313,16 +333,37 @@ START_TEST(madvise_remove_changes_the_objects_mtime_and_dontneed_does_not)
 
 	punch_ok(&s, 0, 4);
 	for (int i = 0; i < 2; i++) {
-		struct timespec before = mtime_ok(s.object);
+		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } }, before;
 		struct kf_advise advise;
 
-		(void)usleep(20000); /* older kernels round to their tick */
+		ck_assert_int_eq(futimens(s.object, times), 0);
+		before = mtime_ok(s.object);
 		kf_advise_start(&advise, s.map, 4 * kf_page, advices[i]);
 		ck_assert_uint_eq(kf_read_ok(s.uffd).event, UFFD_EVENT_REMOVE);
 		ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
 		ck_assert_int_eq(advise.error, 0);
 		ck_assert_int_eq(same_time(before, mtime_ok(s.object)), advices[i] == MADV_DONTNEED);
 	}
+}
+END_TEST
+
+static int store_after_fork(void *arg)
+{
+	const struct shared *s = arg;
+
+	s->map[0] = 7;
+	return 0;
+}
+
+START_TEST(store_may_change_the_objects_mtime_too)
+{
+	struct shared s = shared_make_ok(1, 0);
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } }, before;
+
+	ck_assert_int_eq(futimens(s.object, times), 0);
+	before = mtime_ok(s.object);
+	ck_assert_int_eq(kf_wait_ok(kf_child(store_after_fork, &s)), 0);
+	ck_assert(!same_time(before, mtime_ok(s.object)));
 }
 END_TEST
 
@@ -374,8 +415,9 @@ TCase *kf_tcase_shared(void)
 	tcase_add_test(tcase, mremap_of_no_length_doubles_a_shared_mapping_with_its_registration);
 	tcase_add_test(tcase, forked_child_inherits_the_protection_of_shared_pages);
 	tcase_add_test(tcase, pagemap_scan_tells_shared_pages_that_are_not_protected);
-	tcase_add_test(tcase, madvise_whose_event_is_unread_shows_its_advice);
+	tcase_add_test(tcase, madvise_whose_event_is_unread_shows_its_advice_and_where_it_waits);
 	tcase_add_test(tcase, madvise_remove_changes_the_objects_mtime_and_dontneed_does_not);
+	tcase_add_test(tcase, store_may_change_the_objects_mtime_too);
 	tcase_add_test(tcase, unregister_takes_the_protection_of_shared_pages_away);
 	tcase_add_test(tcase, stranger_reads_zero_and_plants_a_page_that_raises_minor);
 	return tcase;
