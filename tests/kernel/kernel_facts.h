@@ -35,6 +35,7 @@ TCase *kf_tcase_guard(void);
 TCase *kf_tcase_remote(void);
 TCase *kf_tcase_files(void);
 TCase *kf_tcase_shared(void);
+TCase *kf_tcase_adopt(void);
 
 /* Say that the running test cannot be done here; the test returns then. */
 void kf_skip(const char *fact, const char *reason);

@@ -65,6 +65,7 @@ static Suite *kf_suite(void)
 	suite_add_tcase(suite, kf_tcase_remote());
 	suite_add_tcase(suite, kf_tcase_files());
 	suite_add_tcase(suite, kf_tcase_shared());
+	suite_add_tcase(suite, kf_tcase_adopt());
 	return suite;
 }
 
