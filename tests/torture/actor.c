@@ -44,7 +44,7 @@ struct actor *actor_new(uint32_t id, uint32_t depth, uint32_t n_ops_max)
 	a->n_ops_max = n_ops_max < TRACE_MAX ? n_ops_max : TRACE_MAX;
 	a->script = NULL;
 	a->last_key = a->n_forks = a->pages_used = 0;
-	a->waiting = 0;
+	a->waiting = a->asking = 0;
 	a->foreign = a->dropped = false;
 	a->code = CODE_NONE;
 	a->handle = NULL;

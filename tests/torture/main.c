@@ -17,6 +17,9 @@
 #include "util/size.h"
 #include "world.h"
 
+/* What a process has beside its regions. */
+#define BASE_BYTES (4u << 20)
+
 static const char usage[] =
 	"usage: uhmm-torture [--seed N] [--seconds S] [--threads T] [--processes P]\n"
 	"                    [--backend SPEC] [--socket PATH] [--ops LIST] [--replay FILE]\n"
@@ -140,8 +143,10 @@ static void parse(int argc, char **argv, struct runner_options *options)
 	if (options->replay && trace_read(options->replay) < 0)
 		exit(2);
 	if (options->service.host_target_bytes == 0)
-		options->service.host_target_bytes = (uint64_t)ctl->n_threads * ctl->n_processes *
-						     ctl->pages_max * ctl->page_size / 6;
+		options->service.host_target_bytes =
+			ctl->n_processes * (BASE_BYTES + (uint64_t)ctl->n_threads *
+								 ctl->pages_max *
+								 ctl->page_size / 3);
 }
 
 /* uhmm-torture --world FD FIRST N: what world_exec calls. */

@@ -231,7 +231,8 @@ static void ring_run(struct actor *a, struct io_uring *ring, const struct run *r
 	/* Registered memory is pinned: it must stay, and what is stored meanwhile is seen. */
 	for (uint32_t i = run->first; write && i < run->first + run->n; i++)
 		page_store(a, run->region, i, 1);
-	pages_out(a, run_addr(run), run_bytes(run));
+	if (run_is_private(run))
+		pages_out(a, run_addr(run), run_bytes(run));
 	if (!write) {
 		new_bounce(a, run);
 		MUST(a, pwrite(a->file, a->bounce, bytes, 0) == (ssize_t)bytes);
@@ -302,7 +303,7 @@ const struct op_kind ops_io[] = {
 	{ "file-read", "io", 6, op_file_read },
 	{ "direct-write", "io", 3, op_direct_write },
 	{ "direct-read", "io", 3, op_direct_read },
-	{ "uring", "io", 6, op_uring },
+	{ "uring", "io", 3, op_uring },
 	{ "neighbour-read", "io", 6, op_neighbour_read },
 	{ "neighbour-write", "io", 6, op_neighbour_write },
 	{ NULL, NULL, 0, NULL },

@@ -297,7 +297,8 @@ static void op_out(struct actor *a, const struct op *op)
 {
 	struct run run;
 
-	if (run_choose(a, op, 128, &run))
+	/* Shared memory takes its time. */
+	if (run_choose(a, op, 128, &run) && (run_is_private(&run) || !(op->r[2] >> 28 & 3)))
 		pages_out(a, run_addr(&run), run_bytes(&run));
 }
 

@@ -330,7 +330,7 @@ const struct op_kind ops_process[] = {
 	{ "fork", "fork", 6, op_fork },
 	{ "fork-glance", "fork", 8, op_fork_glance },
 	{ "exec", "fork", 1, op_exec },
-	{ "vfork", "fork", 4, op_vfork },
+	{ "vfork", "fork", 2, op_vfork },
 	{ "setuid", "self", 2, op_setuid },
 	{ "seccomp", "self", 2, op_seccomp },
 	{ "unshare", "self", 2, op_unshare },

@@ -72,11 +72,13 @@ static void op_memfd(struct actor *a, const struct op *op)
 	MUST(a, ftruncate(fd, (off_t)(n_pages * ctl->page_size)) == 0);
 	region = region_map_shared(a, n_pages, fd);
 	if (region) {
-		pages_out(a, region->addr, n_pages * ctl->page_size);
+		if (op->r[2] & 2)
+			pages_out(a, region->addr, n_pages * ctl->page_size);
 		check_through_fd(a, region, fd);
 		MUST(a, ftruncate(fd, (off_t)(kept * ctl->page_size)) == 0);
 		check_beyond_end(a, region, kept);
-		pages_out(a, region->addr, n_pages * ctl->page_size);
+		if (op->r[2] & 4)
+			pages_out(a, region->addr, n_pages * ctl->page_size);
 		MUST(a, ftruncate(fd, (off_t)(n_pages * ctl->page_size)) == 0);
 		for (uint32_t i = kept; i < n_pages; i++)
 			shadow_zero(a, &region->pages[i]);
@@ -274,11 +276,11 @@ static void op_common_shake(struct actor *a, const struct op *op)
 }
 
 const struct op_kind ops_shared[] = {
-	{ "map-shared", "shared", 10, op_map_shared },
-	{ "memfd", "shared", 4, op_memfd },
+	{ "map-shared", "shared", 8, op_map_shared },
+	{ "memfd", "shared", 1, op_memfd },
 	{ "common-store", "common", 40, op_common_store },
 	{ "common-load", "common", 40, op_common_load },
 	{ "common-remove", "common", 6, op_common_remove },
-	{ "common-shake", "common", 10, op_common_shake },
+	{ "common-shake", "common", 5, op_common_shake },
 	{ NULL, NULL, 0, NULL },
 };

@@ -213,7 +213,10 @@ static void migrate(struct actor *a, const void *addr, size_t bytes, enum uhmm_d
 		a->handle = NULL;
 		return; /* unmanaged by now: nothing leaves */
 	}
+	__atomic_store_n(&a->asking, 1, __ATOMIC_RELAXED);
 	(void)uhmm_migrate(a->handle, addr, bytes, where);
+	__atomic_store_n(&a->asking, 0, __ATOMIC_RELAXED);
+	actor_beat(a);
 }
 
 void pages_out(struct actor *a, const void *addr, size_t bytes)

@@ -215,7 +215,7 @@ static void look_at_beats(struct runner *runner)
 			runner->beats[i].beat = beat;
 			runner->beats[i].since = now;
 		}
-		if (now - runner->beats[i].since < HANG_SEC)
+		if (now - runner->beats[i].since < (a->asking ? ANSWER_SEC : HANG_SEC))
 			continue;
 		fail_note("DIFFERENCE: actor %08x (slot %u, pid %d, tid %d) hangs in operation %u: "
 			  "%s\nseed %llu, round %u\n",

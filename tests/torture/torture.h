@@ -35,8 +35,10 @@ struct uhmm;
 /* At least 16 pages. */
 #define BOUNCE_BYTES (64u << 10)
 #define FAILURE_TEXT 16384u
-/* No actor may take longer than this for one operation. */
-#define HANG_SEC 20
+/* No actor may take longer than this for one operation; the daemon's answers may, for proving
+ * that memory can leave takes time, and requests wait for each other. */
+#define HANG_SEC 25
+#define ANSWER_SEC 180
 
 /* ---- what a page must hold ------------------------------------------------------------- */
 
@@ -131,6 +133,7 @@ struct actor {
 	uint32_t pages_used;
 	uint64_t beat;	  /* atomic: moves on while it is alive */
 	uint32_t waiting; /* atomic: for another actor, whose beat counts then */
+	uint32_t asking;  /* atomic: it waits for an answer of the daemon */
 	uint8_t code;	  /* of the operation in progress */
 	pid_t kids[KIDS_MAX];
 	bool foreign; /* in a pid namespace of its own: its pid means nothing outside */
