@@ -304,34 +304,38 @@ static bool nothing_away(const struct space *space, uint64_t start, uint64_t end
 				 space_pgidx(space, end - start));
 }
 
-/* Unregister the mappings of [start, end) that have nothing away: whole ones, see pick.c. */
-static void release_range(struct space *space, uint64_t start, uint64_t end)
+int home_unregister(struct space *space, uint64_t start, uint64_t end)
 {
 	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 
+	if (uffd_settled(space->uffd) != UFFD_OK || ranges_remove(&space->certain, start, end) < 0)
+		return -EAGAIN;
+	if (uffd_unregister(space->uffd, start, end - start) != UFFD_OK)
+		return -EINVAL;
+	if (uffd_settled(space->uffd) == UFFD_AGAIN) {
+		(void)uffd_register(space->uffd, start, end - start, mode);
+		object_registered_again(space, start, end);
+		space->raced = (struct range){ .start = start, .end = end };
+		return -EAGAIN;
+	}
+	(void)ranges_remove(&space->registered, start, end);
+	if (ranges_remove(&space->occupied, start, end) < 0)
+		ranges_clear(&space->occupied);
+	return 0;
+}
+
+/* Unregister the mappings of [start, end) that have nothing away: whole ones, see pick.c. */
+static void release_range(struct space *space, uint64_t start, uint64_t end)
+{
 	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
 	     m && m < space->maps.v + space->maps.n && m->start < end; m++) {
-		uint64_t bytes = m->end - m->start;
-
 		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
 		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;
 		if (space->given_up && !give_up_poison(space, m->start, m->end))
 			return;
-		if (uffd_settled(space->uffd) != UFFD_OK ||
-		    ranges_remove(&space->certain, m->start, m->end) < 0)
+		if (home_unregister(space, m->start, m->end) == -EAGAIN)
 			return;
-		if (uffd_unregister(space->uffd, m->start, bytes) != UFFD_OK)
-			continue;
-		if (uffd_settled(space->uffd) == UFFD_AGAIN) {
-			/* Something may have been moved into it in this instant. */
-			(void)uffd_register(space->uffd, m->start, bytes, mode);
-			space->raced = (struct range){ .start = m->start, .end = m->end };
-			return;
-		}
-		(void)ranges_remove(&space->registered, m->start, m->end);
-		if (ranges_remove(&space->occupied, m->start, m->end) < 0)
-			ranges_clear(&space->occupied);
 	}
 	/* What is left of the range, if nothing is away there, is mapped no more. */
 	if (!space->n_objects && nothing_away(space, start, end))

@@ -174,6 +174,8 @@ unsigned char object_where(struct space *space, uint64_t addr);
 int object_join(struct space *space, struct object *object);
 /* Nothing is away: let go. -EBUSY: something is. */
 int object_leave(struct space *space, struct object *object);
+/* [start, end) was unregistered, and registered again with an event unread. */
+void object_registered_again(struct space *space, uint64_t start, uint64_t end);
 /* Something was unmapped: the space is no mapper any more of what it does not map. */
 void object_prune(struct space *space);
 /* The address space has ended. */

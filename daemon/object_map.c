@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "home.h"
 #include "log.h"
 #include "object.h"
 #include "tier.h"
@@ -176,16 +177,38 @@ int object_leave(struct space *space, struct object *object)
 	for (size_t i = 0; i < space->maps.n; i++) {
 		const struct mapping *m = &space->maps.v[i];
 
-		if (!is_of(m, object))
-			continue;
-		(void)ranges_remove(&space->certain, m->start, m->end);
-		if (uffd_unregister(space->uffd, m->start, m->end - m->start) == UFFD_OK)
-			(void)ranges_remove(&space->registered, m->start, m->end);
-		if (ranges_remove(&space->occupied, m->start, m->end) < 0)
-			ranges_clear(&space->occupied);
+		if (is_of(m, object) && home_unregister(space, m->start, m->end) == -EAGAIN)
+			return -EAGAIN;
 	}
 	unlist_object(space, object);
 	return 0;
+}
+
+static void take_back_leaving(struct object *object)
+{
+	const uint64_t end = UINT64_MAX >> object->page_shift;
+	struct page_rec rec;
+
+	object_lock(object);
+	for (uint64_t i = 0; (i = pagemap_next(&object->map, i, end, &rec)) < end; i++)
+		if (page_rec_state(rec) == PAGE_LEAVING)
+			(void)pagemap_set(&object->map, i, page_rec_move(rec, PAGE_RESIDENT));
+	object_unlock(object);
+}
+
+/* What was moved there has lost its protection, so that no page of it may leave, and has the
+ * registration of private memory. */
+void object_registered_again(struct space *space, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = 0; i < space->n_objects; i++)
+		take_back_leaving(space->objects[i]);
+	if (!space->n_objects || maps_read(&space->maps_check, space->maps_fd) < 0)
+		return;
+	for (const struct mapping *m = maps_at_or_after(&space->maps_check, start);
+	     m && m < space->maps_check.v + space->maps_check.n && m->start < end; m++)
+		if (m->shared && object_of_space(space, m->dev, m->ino))
+			(void)uffd_register(space->uffd, m->start, m->end - m->start,
+					    OBJECT_REGISTER_MODE);
 }
 
 static bool maps_it(const struct maps *maps, const struct object *object)
