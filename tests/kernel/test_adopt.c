@@ -105,7 +105,8 @@ static int reader_dies(void *arg)
 	const struct reader *reader = arg;
 	struct uffd_msg msg;
 
-	if (read(reader->uffd, &msg, sizeof(msg)) != sizeof(msg))
+	if (!kf_has_message(reader->uffd, KF_PATIENCE_MS) ||
+	    read(reader->uffd, &msg, sizeof(msg)) != sizeof(msg))
 		return 1;
 	kf_send_fd_ok(reader->sock, reader->uffd);
 	raise(SIGKILL);
