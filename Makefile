@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 BUILD = cmake --build --preset
 QUIET_CONFIGURE = cmake --log-level=WARNING --preset
 
-.PHONY: all deps demo check asan tsan bench clang guest-check install deb clean
+.PHONY: all deps demo check torture asan tsan bench clang guest-check install deb clean
 
 all:
 	@$(QUIET_CONFIGURE) dev >/dev/null
@@ -28,6 +28,12 @@ check: deps
 
 clang asan tsan:
 	@scripts/check-preset $@
+
+# Random operations on managed memory against a shadow, for as long as one likes.
+SEED ?= 1
+SECONDS ?= 600
+torture: all
+	@build/bin/uhmm-torture --seed $(SEED) --seconds $(SECONDS)
 
 bench: all
 	@tests/bench/run-bench build
