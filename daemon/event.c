@@ -15,8 +15,10 @@
  *   - otherwise as they were read.
  *
  * What stays ambiguous is settled by the markers in the page table: fault.c judges each
- * record by them. A child that was forked within the set gets what the parent had before and
- * what it has after, and its own page table decides between them.
+ * record by them. A child that was forked within the set is fork.c's.
+ *
+ * What was read, in which order it is applied and how far that has come is in the log
+ * (event_log.h), so that a daemon that comes after this one goes on where it was.
  */
 #define _GNU_SOURCE
 #include "event.h"
@@ -28,49 +30,33 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "control.h"
 #include "evict.h"
 #include "fault.h"
+#include "fork.h"
 #include "give_up.h"
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
 
-/* How long there may be no descriptors or threads for a child. */
-#define ADOPT_BOUND_NS 1000000000u
-#define ADOPT_PAUSE_NS 5000000
 #define SETTLE_BOUND_NS 2000000u
 #define SETTLE_PAUSE_NS 20000
 /* How many events are collected at most before they are applied as they are. */
 #define EVENTS_MAX 65536u
 
-/* uffd_msg.event of an event that has been applied, or is the tail of another. */
-#define EVENT_APPLIED 0
-/* Of a REMAP whose source is unmapped by it; in a field that the kernel does not use. */
-#define VACATES reserved1
-
-void event_queue(struct space *space, const struct uffd_msg *msg)
+void event_note(struct space *space, const struct uffd_msg *msg)
 {
-	if (space->n_events == space->events_cap) {
-		uint32_t cap = space->events_cap ? space->events_cap * 2 : 64;
-		struct uffd_msg *events = realloc(space->events, cap * sizeof(*events));
-
-		if (!events) {
-			/* An event that cannot be remembered would become wrong bytes. */
-			log_err("pid %d: no memory for an event", space->pid);
-			abort();
-		}
-		space->events = events;
-		space->events_cap = cap;
-	}
-	space->events[space->n_events++] = *msg;
 	/* One that came in the instant before it was read. */
 	if (msg->event == UFFD_EVENT_FORK)
 		evict_settle_batches(space);
 	if (msg->event == UFFD_EVENT_REMOVE)
 		object_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 	stats_add(&space->stats.events, 1);
+}
+
+static struct uffd_msg *msg_at(const struct space *space, uint32_t i)
+{
+	return event_log_at(&space->log, i);
 }
 
 /* ---- applying ------------------------------------------------------------------------- */
@@ -118,17 +104,34 @@ static void apply_remove(struct space *space, const struct uffd_msg *msg)
 	quiesce_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 }
 
-static void apply_remap(struct space *space, const struct uffd_msg *msg)
+/* The records of an mremap go along. A crash falls before, after, or between the two steps. */
+static int move_records(struct space *space, struct uffd_msg *msg)
+{
+	uint64_t from = space_pgidx(space, msg->arg.remap.from);
+	uint64_t to = space_pgidx(space, msg->arg.remap.to);
+	uint64_t n = space_pgidx(space, msg->arg.remap.len);
+	int err = 0;
+
+	if (!(msg->LOG_FLAGS & LOG_DROPPED))
+		err = pagemap_drop(&space->map, to, n);
+	if (err < 0)
+		return err;
+	event_log_flag(msg, LOG_DROPPED);
+	err = pagemap_move_onto(&space->map, from, to, n);
+	if (err < 0)
+		(void)pagemap_drop(&space->map, to, n);
+	return err;
+}
+
+static void apply_remap(struct space *space, struct uffd_msg *msg)
 {
 	uint64_t from = msg->arg.remap.from, to = msg->arg.remap.to, len = msg->arg.remap.len;
 	struct page_rec rec;
 
-	must(space, pagemap_move(&space->map, space_pgidx(space, from), space_pgidx(space, to),
-				 space_pgidx(space, len)),
-	     "follow mremap");
+	must(space, move_records(space, msg), "follow mremap");
 	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
 			    space_pgidx(space, len));
-	if (msg->VACATES) {
+	if (msg->LOG_FLAGS & LOG_VACATES) {
 		forget_occupied(space, from, from + len);
 		(void)ranges_remove(&space->registered, from, from + len);
 	}
@@ -150,97 +153,30 @@ static void apply_remap(struct space *space, const struct uffd_msg *msg)
 	}
 }
 
-/* What the child had in our hands when it was forked. */
-struct heritage {
-	struct pagemap *map;
-	int error; /* the map could not be made, or lacks something */
-};
-
-static bool is_shortage(int err)
+static void apply_one(struct space *space, struct uffd_msg *msg)
 {
-	return err == -EMFILE || err == -ENFILE || err == -EAGAIN || err == -ENOMEM;
-}
-
-/* A child waits at its first touch of what is away. So while there are no descriptors or
- * threads to be had, we wait a while. */
-static int adopt_child(struct space *space, int uffd, struct space **ret_child)
-{
-	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
-	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
-	int err;
-
-	while (is_shortage(err = control_adopt_child(space, uffd, ret_child)) &&
-	       clock_now_ns() < until_ns)
-		(void)nanosleep(&pause, NULL);
-	return err;
-}
-
-static int start_child(struct space *child)
-{
-	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
-	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
-	int err;
-
-	while (is_shortage(err = space_start_worker(child)) && clock_now_ns() < until_ns)
-		(void)nanosleep(&pause, NULL);
-	return err;
-}
-
-/* The child's page map; without one it is served, and loses what is away. */
-static int inherit(struct space *space, struct space *child, const struct heritage *heritage)
-{
-	int err = heritage->error, init = 0;
-
-	if (heritage->map && pagemap_fork(heritage->map, &child->map) < 0)
-		err = -ENOSPC;
-	if (!child->map.family)
-		init = pagemap_init(&child->map, child->family);
-	child->given_up = space->given_up;
-	child->distrust = space->distrust;
-	if (init == 0 && err < 0)
-		give_up_child(space, child, err);
-	return init;
-}
-
-static void apply_fork(struct space *space, const struct uffd_msg *msg,
-		       const struct heritage *heritage)
-{
-	int uffd = (int)msg->arg.fork.ufd;
-	struct space *child;
-	int err;
-
-	if (!space->beacon_out) {
-		/* Nothing was away: the child finds its beacon and enrols afresh. */
-		close(uffd);
-		return;
+	switch (msg->event) {
+	case UFFD_EVENT_UNMAP:
+		apply_unmap(space, msg);
+		break;
+	case UFFD_EVENT_REMOVE:
+		apply_remove(space, msg);
+		break;
+	case UFFD_EVENT_REMAP:
+		apply_remap(space, msg);
+		break;
+	default: /* an event that we never asked for */
+		break;
 	}
-	err = adopt_child(space, uffd, &child);
-	if (err == 0) {
-		err = inherit(space, child, heritage);
-		if (err == 0)
-			err = ranges_copy(&space->registered, &child->registered);
-		if (err == 0)
-			err = ranges_copy(&space->occupied, &child->occupied);
-		/* From here on the daemon is needed, also if the parent ends at once. */
-		__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
-				 __ATOMIC_RELAXED);
-		if (err == 0)
-			err = object_fork(space, child);
-		if (err == 0)
-			err = start_child(child);
-		if (err < 0)
-			child->uffd = -1; /* still ours */
-		space_unref(child);
-	}
-	if (err < 0)
-		give_up_strand(space, uffd, heritage->map);
+	event_log_flag(msg, LOG_DONE);
 }
 
 /* ---- order ------------------------------------------------------------------------------ */
 
 static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 {
-	return unmap->event == UFFD_EVENT_UNMAP && unmap->arg.remove.start == remap->arg.remap.from &&
+	return unmap->event == UFFD_EVENT_UNMAP && !event_log_is_done(unmap) &&
+	       unmap->arg.remove.start == remap->arg.remap.from &&
 	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
 }
 
@@ -248,28 +184,36 @@ static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
  * the move on, so a set that is complete has both or none; without one the source stays mapped. */
 static void join_tails(struct space *space)
 {
-	for (uint32_t i = 0; i < space->n_events; i++) {
-		struct uffd_msg *remap = &space->events[i];
+	for (uint32_t i = 0; i < space->log.n; i++) {
+		struct uffd_msg *remap = msg_at(space, i);
 
 		if (remap->event != UFFD_EVENT_REMAP)
 			continue;
-		remap->VACATES = false;
-		for (uint32_t k = i + 1; k < space->n_events && !remap->VACATES; k++) {
-			if (!is_tail(remap, &space->events[k]))
+		for (uint32_t k = i + 1; k < space->log.n && !(remap->LOG_FLAGS & LOG_VACATES); k++) {
+			if (!is_tail(remap, msg_at(space, k)))
 				continue;
-			space->events[k].event = EVENT_APPLIED;
-			remap->VACATES = true;
+			event_log_flag(remap, LOG_VACATES);
+			event_log_flag(msg_at(space, k), LOG_DONE);
 		}
 	}
 }
 
-/* Does an event of the set after the i-th free a part of [start, end)? */
+/* Does it wait for its turn still? */
+static bool is_waiting(const struct uffd_msg *msg)
+{
+	return !event_log_is_done(msg) && msg->LOG_TURN == 0 &&
+	       msg->event != UFFD_EVENT_FORK && msg->event != UFFD_EVENT_PAGEFAULT;
+}
+
+/* Does an event after the i-th whose turn has not come yet free a part of [start, end)? */
 static bool vacated_later(const struct space *space, uint32_t i, uint64_t start, uint64_t end)
 {
-	for (uint32_t k = i + 1; k < space->n_events; k++) {
-		const struct uffd_msg *msg = &space->events[k];
+	for (uint32_t k = i + 1; k < space->log.n; k++) {
+		const struct uffd_msg *msg = msg_at(space, k);
 		uint64_t from, to;
 
+		if (!is_waiting(msg))
+			continue;
 		if (msg->event == UFFD_EVENT_UNMAP) {
 			from = msg->arg.remove.start;
 			to = msg->arg.remove.end;
@@ -292,139 +236,96 @@ static bool vacated_later(const struct space *space, uint32_t i, uint64_t start,
  * the same events mean that Y went on from there, and they are in order. The page table cannot
  * be asked instead: what lies at X now may have come there last.
  */
-static bool must_wait(const struct space *space, uint32_t i)
+static bool must_wait(const struct space *space, const struct ranges *occupied, uint32_t i)
 {
-	const struct uffd_msg *msg = &space->events[i];
+	const struct uffd_msg *msg = msg_at(space, i);
 	uint64_t to = msg->arg.remap.to, end = to + msg->arg.remap.len;
-	const struct range *occupied;
+	const struct range *range;
 
 	if (msg->event != UFFD_EVENT_REMAP)
 		return false;
-	occupied = ranges_at_or_after(&space->occupied, to);
-	return occupied && occupied->start < end && vacated_later(space, i, to, end);
+	range = ranges_at_or_after(occupied, to);
+	return range && range->start < end && vacated_later(space, i, to, end);
 }
 
-static void apply_one(struct space *space, struct uffd_msg *msg)
+/* The next event to apply: the first that need not wait; else the first; log.n: none. */
+static uint32_t next_change(const struct space *space, const struct ranges *occupied)
 {
-	switch (msg->event) {
-	case UFFD_EVENT_UNMAP:
-		apply_unmap(space, msg);
-		break;
-	case UFFD_EVENT_REMOVE:
-		apply_remove(space, msg);
-		break;
-	case UFFD_EVENT_REMAP:
-		apply_remap(space, msg);
-		break;
-	default: /* an event that we never asked for */
-		break;
-	}
-	msg->event = EVENT_APPLIED;
-}
+	uint32_t first = space->log.n;
 
-/* The next event to apply: the first that need not wait; else the first; n_events: none. */
-static uint32_t next_change(const struct space *space)
-{
-	uint32_t first = space->n_events;
-
-	for (uint32_t i = 0; i < space->n_events; i++) {
-		uint8_t event = space->events[i].event;
-
-		if (event == EVENT_APPLIED || event == UFFD_EVENT_FORK)
+	for (uint32_t i = 0; i < space->log.n; i++) {
+		if (!is_waiting(msg_at(space, i)))
 			continue;
-		if (!must_wait(space, i))
+		if (!must_wait(space, occupied, i))
 			return i;
-		if (first == space->n_events)
+		if (first == space->log.n)
 			first = i;
 	}
 	return first;
 }
 
+/* What is occupied after a change. Where memory for it is short, rather too little. */
+static void follow_occupied(struct ranges *occupied, const struct uffd_msg *msg)
+{
+	uint64_t from = msg->arg.remap.from, to = msg->arg.remap.to, len = msg->arg.remap.len;
+	int err = 0;
+
+	if (msg->event == UFFD_EVENT_UNMAP)
+		err = ranges_remove(occupied, msg->arg.remove.start, msg->arg.remove.end);
+	if (msg->event == UFFD_EVENT_REMAP && msg->LOG_FLAGS & LOG_VACATES)
+		err = ranges_remove(occupied, from, from + len);
+	if (err < 0)
+		ranges_clear(occupied);
+	if (msg->event == UFFD_EVENT_REMAP)
+		(void)ranges_add(occupied, to, to + len, 0);
+}
+
+/* Give each change of the set its turn. A successor keeps to it: it could not find out again. */
+static void order_changes(struct space *space)
+{
+	struct ranges occupied;
+	uint32_t turn = 0, i;
+
+	if (space->unit->log_is_ordered)
+		return;
+	if (ranges_copy(&space->occupied, &occupied) < 0)
+		occupied = RANGES_NULL;
+	join_tails(space);
+	while ((i = next_change(space, &occupied)) < space->log.n) {
+		msg_at(space, i)->LOG_TURN = ++turn;
+		follow_occupied(&occupied, msg_at(space, i));
+	}
+	ranges_deinit(&occupied);
+	__atomic_store_n(&space->unit->log_is_ordered, 1, __ATOMIC_RELEASE);
+}
+
+/* The change whose turn it is, looked for from where the one before was; log.n: there is none. */
+static uint32_t find_turn(const struct space *space, uint32_t turn, uint32_t from)
+{
+	for (uint32_t k = 0; k < space->log.n; k++) {
+		uint32_t i = (from + k) % space->log.n;
+
+		if (msg_at(space, i)->LOG_TURN == turn)
+			return i;
+	}
+	return space->log.n;
+}
+
 /* Everything but forks. */
 static void apply_changes(struct space *space)
 {
-	uint32_t i;
+	uint32_t at = 0;
 
-	join_tails(space);
-	while ((i = next_change(space)) < space->n_events)
-		apply_one(space, &space->events[i]);
-}
-
-static void apply_forks(struct space *space, const struct heritage *heritage)
-{
-	for (uint32_t i = 0; i < space->n_events; i++)
-		if (space->events[i].event == UFFD_EVENT_FORK)
-			apply_fork(space, &space->events[i], heritage);
-}
-
-static uint32_t count_events(const struct space *space, uint8_t event)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < space->n_events; i++)
-		n += space->events[i].event == event;
-	return n;
-}
-
-/* What a REMAP of the set moved is in the child either at its old or at its new place; `before`
- * has the old ones, so add the new ones. */
-static int overlay_moved(struct space *space, struct pagemap *before, const struct span *moved,
-			 uint32_t n_moved)
-{
-	struct page_rec rec;
-	int err;
-
-	for (uint32_t m = 0; m < n_moved; m++) {
-		uint64_t end = moved[m].first + moved[m].n;
-
-		for (uint64_t i = moved[m].first;
-		     (i = pagemap_next(&space->map, i, end, &rec)) < end; i++) {
-			if (pagemap_get(before, i).v != 0 || !page_state_has_slot(page_rec_state(rec)))
-				continue;
-			pthread_mutex_lock(&space->family->lock);
-			err = family_slot_ref(space->family, page_rec_store(rec),
-					      page_rec_slot(rec));
-			pthread_mutex_unlock(&space->family->lock);
-			if (err == 0)
-				err = pagemap_set(before, i, rec);
-			if (err < 0)
-				return err;
-		}
-	}
-	return 0;
-}
-
-/* A set that holds forks beside other changes. */
-static void apply_with_forks(struct space *space)
-{
-	struct pagemap before = PAGEMAP_NULL;
-	struct heritage heritage = { .map = &before };
-	struct span *moved = calloc(space->n_events, sizeof(*moved));
-	uint32_t n_moved = 0;
-
-	heritage.error = moved ? pagemap_fork(&space->map, &before) : -ENOMEM;
-	if (heritage.error < 0)
-		heritage.map = NULL;
-	for (uint32_t i = 0; i < space->n_events && heritage.map; i++) {
-		const struct uffd_msg *msg = &space->events[i];
-
-		if (msg->event == UFFD_EVENT_REMAP)
-			moved[n_moved++] = span_of(space, msg->arg.remap.to,
-						   msg->arg.remap.to + msg->arg.remap.len);
-	}
-	apply_changes(space);
-	if (heritage.map)
-		heritage.error = overlay_moved(space, &before, moved, n_moved);
-	apply_forks(space, &heritage);
-	pagemap_deinit(&before);
-	free(moved);
+	for (uint32_t turn = 1; (at = find_turn(space, turn, at)) < space->log.n; turn++)
+		if (!event_log_is_done(msg_at(space, at)))
+			apply_one(space, msg_at(space, at));
 }
 
 /* Whatever an event touched must be registered again before a page of it may leave. */
 static void forget_certainty(struct space *space)
 {
-	for (uint32_t i = 0; i < space->n_events; i++) {
-		const struct uffd_msg *msg = &space->events[i];
+	for (uint32_t i = 0; i < space->log.n; i++) {
+		const struct uffd_msg *msg = msg_at(space, i);
 		uint64_t len = msg->arg.remap.len;
 		int err = 0;
 
@@ -444,23 +345,34 @@ static void forget_certainty(struct space *space)
 	}
 }
 
+static bool has_forks(const struct space *space)
+{
+	for (uint32_t i = 0; i < space->log.n; i++)
+		if (msg_at(space, i)->event == UFFD_EVENT_FORK)
+			return true;
+	return false;
+}
+
 static void event_apply_all(struct space *space)
 {
-	uint32_t forks = count_events(space, UFFD_EVENT_FORK);
+	struct heirs heirs = HEIRS_NULL;
+	bool forks = has_forks(space);
 
 	forget_certainty(space);
-	/* A child gets no staging: what lies there must be in its slot before the child shares
-	 * the records. */
-	if (forks)
+	order_changes(space);
+	if (forks) {
+		/* A child gets no staging: what lies there must be in its slot before the child
+		 * shares the records. */
 		evict_settle_batches(space);
-	if (forks && forks != space->n_events) {
-		apply_with_forks(space);
-	} else {
-		apply_changes(space);
-		apply_forks(space, &(struct heritage){ .map = &space->map });
+		fork_begin(space, &heirs);
 	}
+	apply_changes(space);
+	if (forks)
+		fork_finish(space, &heirs);
 	space->n_events = 0;
 	space->raced = (struct range){ 0 };
+	__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);
+	event_log_clear(&space->log);
 }
 
 /* ---- settling --------------------------------------------------------------------------- */
@@ -471,7 +383,7 @@ void event_settle(struct space *space)
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
 	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
 
-	while (space->n_events < EVENTS_MAX) {
+	while (space->log.n < EVENTS_MAX && event_log_has_room(&space->log)) {
 		enum uffd_result result;
 
 		if (fault_read_batch(space))

@@ -511,28 +511,38 @@ static void fault_queue(struct space *space, const struct uffd_msg *msg, uint64_
 
 bool fault_read_batch(struct space *space)
 {
-	struct msgs_unit *unit = space->msgs;
+	struct uffd_msg *msgs;
+	uint32_t room, n_events = 0;
 	uint64_t now_ns;
 	ssize_t n;
 
-	unit->n = unit->n_applied = 0;
+	/* Nothing before it is needed any more. */
+	if (space->n_events == 0)
+		event_log_clear(&space->log);
+	msgs = event_log_room(&space->log, &room);
+	if (!msgs)
+		return false;
 	/* Reading a FORK lets the parent go on, and it may end at once, and its staging with it:
 	 * what lies there is the child's too. */
 	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
 		evict_settle_batches(space);
-	n = object_before_read(space) ? read(space->uffd, unit->msgs, sizeof(unit->msgs)) : 0;
+	n = object_before_read(space) ? read(space->uffd, msgs, room * sizeof(*msgs)) : 0;
 	if (n <= 0)
 		return false;
-	object_match(space, unit->msgs, (uint32_t)((size_t)n / sizeof(unit->msgs[0])));
+	n /= (ssize_t)sizeof(*msgs);
+	event_log_add(&space->log, (uint32_t)n);
+	object_match(space, msgs, (uint32_t)n);
 	now_ns = clock_now_ns();
-	__atomic_store_n(&unit->n, (uint32_t)((size_t)n / sizeof(unit->msgs[0])), __ATOMIC_RELEASE);
-	for (uint32_t i = 0; i < unit->n; i++) {
-		if (unit->msgs[i].event == UFFD_EVENT_PAGEFAULT)
-			fault_queue(space, &unit->msgs[i], now_ns);
-		else
-			event_queue(space, &unit->msgs[i]);
-		__atomic_store_n(&unit->n_applied, i + 1, __ATOMIC_RELEASE);
+	for (ssize_t i = 0; i < n; i++) {
+		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
+			fault_queue(space, &msgs[i], now_ns);
+			event_log_flag(&msgs[i], LOG_DONE);
+		} else {
+			event_note(space, &msgs[i]);
+			n_events++;
+		}
 	}
+	space->n_events += n_events;
 	return true;
 }
 

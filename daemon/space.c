@@ -127,18 +127,15 @@ static int space_init_arena(struct space *space)
 {
 	struct arena *arena = &space->family->arena;
 	struct space_unit *unit;
-	arena_off msgs;
 	int err;
 
 	err = arena_alloc(arena, &space->unit_off);
 	if (err < 0)
 		return err;
 	unit = space->unit = arena_ptr(arena, space->unit_off);
-	err = arena_alloc(arena, &msgs);
+	err = event_log_init(&space->log, arena, &unit->log);
 	if (err < 0)
 		return err;
-	space->msgs = arena_ptr(arena, msgs);
-	unit->msgs = msgs;
 	unit->space_id = space->id;
 	memcpy(unit->token, space->token, UHMM_TOKEN_BYTES);
 	unit->n_batches = space->n_batches;
@@ -193,8 +190,7 @@ static void space_free_arena(struct space *space)
 		for (uint32_t k = 0; k < BATCH_UNITS; k++)
 			if (unit->batches[i].units[k])
 				arena_free(arena, unit->batches[i].units[k]);
-	if (unit->msgs)
-		arena_free(arena, unit->msgs);
+	event_log_deinit(&space->log);
 	arena_free(arena, space->unit_off);
 }
 
@@ -230,7 +226,6 @@ static void space_free(struct space *space)
 		       &space->ring_fd,	 &space->mail_efd,  &space->agent_efd };
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		space_close(fds[i]);
-	free(space->events);
 	pinned_deinit(&space->pinned);
 	quiesce_deinit(&space->quiesce);
 	free(space->batches);

@@ -24,6 +24,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "event_log.h"
 #include "family.h"
 #include "group.h"
 #include "maps.h"
@@ -113,7 +114,8 @@ struct space_unit {
 	uint8_t token[UHMM_TOKEN_BYTES];
 	struct space_layout layout;
 	arena_off root; /* of the page map */
-	arena_off msgs;
+	arena_off log; /* of events */
+	uint32_t log_is_ordered;
 	uint32_t n_batches;
 	uint32_t beacon_out;
 	struct {
@@ -134,16 +136,7 @@ struct fault {
 };
 
 #define SPACE_FAULTS_MAX 1024u
-#define SPACE_MSGS_MAX 126u
 #define SPACE_STREAMS 8u
-
-/* In the arena: the last messages that were read, so that a successor finishes them. */
-struct msgs_unit {
-	uint32_t n;
-	uint32_t n_applied;
-	uint64_t reserved;
-	struct uffd_msg msgs[SPACE_MSGS_MAX];
-};
 
 /* Sequential faults of one thread widen its window. */
 struct stream {
@@ -316,9 +309,8 @@ struct space {
 	struct pinned pinned;
 	struct space_unit *unit; /* in the arena */
 	arena_off unit_off;
-	struct msgs_unit *msgs; /* in the arena */
-	struct uffd_msg *events; /* read and not applied yet */
-	uint32_t n_events, events_cap;
+	struct event_log log;	 /* in the arena */
+	uint32_t n_events;	 /* of the log: read and not applied yet */
 	struct quiesce quiesce;
 	struct range raced;	 /* unregistered with an event unread: see home.c */
 	uint32_t n_unmarked;	 /* records that may carry UNMARKED */

@@ -17,8 +17,8 @@ int __real_pagemap_drop(struct pagemap *map, uint64_t first, uint64_t n);
 int __wrap_pagemap_drop(struct pagemap *map, uint64_t first, uint64_t n);
 int __real_pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n);
 int __wrap_pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n);
-int __real_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
-int __wrap_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
+int __real_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
+int __wrap_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
 int __real_pagemap_fork(struct pagemap *parent, struct pagemap *ret_child);
 int __wrap_pagemap_fork(struct pagemap *parent, struct pagemap *ret_child);
 
@@ -54,9 +54,9 @@ int __wrap_pagemap_remove(struct pagemap *map, uint64_t first, uint64_t n)
 	return fails("pagemap_remove") ? -ENOSPC : __real_pagemap_remove(map, first, n);
 }
 
-int __wrap_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
+int __wrap_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
 {
-	return fails("pagemap_move") ? -ENOSPC : __real_pagemap_move(map, from, to, n);
+	return fails("pagemap_move_onto") ? -ENOSPC : __real_pagemap_move_onto(map, from, to, n);
 }
 
 int __wrap_pagemap_fork(struct pagemap *parent, struct pagemap *ret_child)

@@ -34,6 +34,7 @@ static struct {
 } kernel;
 
 static struct group group;
+static struct arena arena;
 static struct space space;
 static int message_fd;
 
@@ -84,7 +85,8 @@ static void setup(void)
 	space.n_batches = 1;
 	space.batches = calloc(1, sizeof(*space.batches));
 	space.unit = calloc(1, sizeof(*space.unit));
-	space.msgs = calloc(1, sizeof(*space.msgs));
+	fixture_arena(&arena, 16);
+	ck_assert_int_eq(event_log_init(&space.log, &arena, &space.unit->log), 0);
 	space.ring = calloc(1, sizeof(*space.ring));
 	staging = BATCH_PAGES_MAX * space.page_size;
 	space.layout.staging_addr =
@@ -100,7 +102,8 @@ static void teardown(void)
 {
 	free(space.batches);
 	free(space.unit);
-	free(space.msgs);
+	event_log_deinit(&space.log);
+	arena_deinit(&arena, true);
 	free(space.ring);
 }
 
