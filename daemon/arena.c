@@ -272,3 +272,19 @@ int arena_reserve(struct arena *arena, uint64_t n)
 	(void)pthread_mutex_unlock(&arena->lock);
 	return r;
 }
+
+void arena_list_add(struct arena *arena, arena_off *head, arena_off off)
+{
+	*(arena_off *)arena_ptr(arena, off) = *head;
+	arena_publish(head, off);
+}
+
+void arena_list_remove(struct arena *arena, arena_off *head, arena_off off)
+{
+	arena_off *link = head;
+
+	while (*link != 0 && *link != off)
+		link = arena_ptr(arena, *link);
+	if (*link != 0)
+		arena_publish(link, *(arena_off *)arena_ptr(arena, off));
+}

@@ -22,11 +22,18 @@
 
 #define ARENA_UNIT 4096u
 #define ARENA_MAGIC 0x616d6d6875000001ull
-#define ARENA_VERSION 1u
-#define ARENA_SPACES_MAX 448u
+#define ARENA_VERSION 2u
 
 /* An offset into the arena, in bytes; 0 is none (the header lies there). */
 typedef uint64_t arena_off;
+
+/* Of a family that is a shared object's: what object.h says of it. */
+struct arena_object {
+	uint64_t dev, ino;
+	uint32_t number;
+	uint32_t store; /* its index in the family's table */
+	arena_off root; /* of the page map; stored last, 0: there is no object */
+};
 
 /* The first unit of the file. Units are never returned to the file system. */
 struct arena_header {
@@ -39,7 +46,8 @@ struct arena_header {
 	uint64_t n_free;
 	arena_off stores;    /* family.c: the first store unit */
 	arena_off leaf_refs; /* leaf_refs.c: the root of the sharing counts */
-	arena_off spaces[ARENA_SPACES_MAX]; /* the space units of this family, 0: free */
+	arena_off spaces;    /* space.c: the first space unit */
+	struct arena_object object;
 };
 
 struct arena {
@@ -67,6 +75,12 @@ void arena_free(struct arena *arena, arena_off off);
 uint64_t arena_room(const struct arena *arena);
 /* Make sure that n units are free, growing the file; never called on the fault path. */
 int arena_reserve(struct arena *arena, uint64_t n);
+
+/* Lists of units in use: the first word of each is the offset of the next. `head` lies in the
+ * header. The caller holds a lock over each list. A unit is complete when it is added, and is
+ * removed before anything of it changes; removing one that is not in the list does nothing. */
+void arena_list_add(struct arena *arena, arena_off *head, arena_off off);
+void arena_list_remove(struct arena *arena, arena_off *head, arena_off off);
 
 /*
  * Store a word that a successor reads. A crash is the death of the process, not of

@@ -264,7 +264,6 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	space->unit->pid = space->pid;
 	space->unit->uid = space->uid;
 	space->unit->layout = space->layout;
-	space->unit->root = space->map.root;
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
 	enrol_finish(conn, attach.gen);

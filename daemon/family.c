@@ -64,20 +64,11 @@ struct family *family_ref(struct family *family)
 	return family;
 }
 
-static void store_unlink(struct family *family, const struct store *store)
-{
-	arena_off *link = &family->arena.header->stores;
-
-	while (*link != store->unit_off)
-		link = &((struct store_unit *)arena_ptr(&family->arena, *link))->next;
-	arena_publish(link, store->unit->next);
-}
-
 /* Take a store out of the table and the arena, and free it. Its backend is closed. */
 static void store_forget(struct family *family, struct store *store)
 {
 	family_lock(family);
-	store_unlink(family, store);
+	arena_list_remove(&family->arena, &family->arena.header->stores, store->unit_off);
 	slots_deinit(&family->arena, &store->unit->slots);
 	family->stores[store->unit->index] = NULL;
 	family_unlock(family);
@@ -144,7 +135,6 @@ struct family *family_unref(struct family *family)
 /* Give the store an index and a unit in the list. */
 static int store_link(struct family *family, struct store *store, uint64_t space_id)
 {
-	arena_off *head = &family->arena.header->stores;
 	struct store_unit *unit = store->unit;
 	uint32_t index = 1;
 
@@ -157,8 +147,7 @@ static int store_link(struct family *family, struct store *store, uint64_t space
 		(void)snprintf(unit->tier, sizeof(unit->tier), "%s", store->tier->name);
 		(void)snprintf(unit->name, sizeof(unit->name),
 			       "f%" PRIu64 "-s%" PRIu64 "-%" PRIu32, family->id, space_id, index);
-		unit->next = *head;
-		arena_publish(head, store->unit_off);
+		arena_list_add(&family->arena, &family->arena.header->stores, store->unit_off);
 		family->stores[index] = store;
 	}
 	family_unlock(family);

@@ -25,11 +25,11 @@
 
 /* In the arena, one unit each: what a successor needs to open the store again. */
 struct store_unit {
+	arena_off next; /* the list from arena_header.stores */
 	struct slots_root slots;
 	uint64_t space_id; /* who fills it */
 	uint32_t index;	   /* in the family's table */
 	uint32_t closed;   /* the space is gone: nothing new is stored here */
-	arena_off next;	   /* the list from arena_header.stores */
 	char tier[64];
 	char name[64];
 };

@@ -62,6 +62,8 @@ static int inherit(struct space *space, struct space *child)
 		init = pagemap_init(&child->map, child->family);
 	if (init == 0 && err < 0)
 		give_up_child(space, child, err);
+	if (init == 0)
+		space_publish(child);
 	return init;
 }
 

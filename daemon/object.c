@@ -137,6 +137,8 @@ static void object_free(struct object *object)
 {
 	group_add_tier_pages(object->group, -(int64_t)object->shown_away);
 	if (object->family) {
+		/* First of all a successor loses sight of the records. */
+		arena_publish(&object->family->arena.header->object.root, 0);
 		if (object->store)
 			family_retire_store(object->family, object->store);
 		pagemap_deinit(&object->map);

@@ -383,6 +383,18 @@ static enum uhmm_reason judge_object(const struct object *object, const struct m
 	return UHMM_REASON_NONE;
 }
 
+/* What a successor needs to find the records again. */
+static void publish_records(const struct object *object)
+{
+	struct arena_object *unit = &object->family->arena.header->object;
+
+	unit->dev = object->dev;
+	unit->ino = object->ino;
+	unit->number = object->number;
+	unit->store = object->store->unit->index;
+	arena_publish(&unit->root, object->map.root);
+}
+
 static int prepare_records(struct object *object, const struct daemon_env *env)
 {
 	int err;
@@ -401,8 +413,10 @@ static int prepare_records(struct object *object, const struct daemon_env *env)
 	if (err < 0) {
 		pagemap_deinit(&object->map);
 		object->family = family_unref(object->family);
+		return err;
 	}
-	return err;
+	publish_records(object);
+	return 0;
 }
 
 static enum uhmm_reason reason_of(int err)

@@ -24,6 +24,8 @@
 #include "uffd.h"
 #include "worker.h"
 
+_Static_assert(sizeof(struct space_unit) <= ARENA_UNIT, "a space is one unit");
+
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 struct list registry_spaces = LIST_INIT(registry_spaces);
 struct list registry_groups = LIST_INIT(registry_groups);
@@ -151,6 +153,29 @@ static int space_init_arena(struct space *space)
 	return 0;
 }
 
+void space_publish(struct space *space)
+{
+	struct family *family = space->family;
+
+	space->unit->root = space->map.root;
+	space->unit->beacon_out = space->beacon_out;
+	pthread_mutex_lock(&family->lock);
+	arena_list_add(&family->arena, &family->arena.header->spaces, space->unit_off);
+	pthread_mutex_unlock(&family->lock);
+}
+
+/* From now on a successor knows nothing of it, so that it can be taken to pieces. */
+static void space_hide(struct space *space)
+{
+	struct family *family = space->family;
+
+	if (!family || !space->unit)
+		return;
+	pthread_mutex_lock(&family->lock);
+	arena_list_remove(&family->arena, &family->arena.header->spaces, space->unit_off);
+	pthread_mutex_unlock(&family->lock);
+}
+
 static int space_init(struct space *space, struct space *parent)
 {
 	const struct config *config = space->env->config;
@@ -203,6 +228,7 @@ static void space_close(int *fd)
 
 static void space_free(struct space *space)
 {
+	space_hide(space);
 	if (space->store)
 		family_retire_store(space->family, space->store);
 	pagemap_deinit(&space->map);
@@ -275,6 +301,8 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 		space_free(space);
 		return err;
 	}
+	if (!parent)
+		space_publish(space);
 	registry_lock();
 	list_add_tail(&registry_spaces, &space->link);
 	registry_unlock();

@@ -108,8 +108,9 @@ static inline bool batch_has_moved(const struct batch *batch, uint32_t i)
 
 /* In the arena: what a successor needs to take the space over. */
 struct space_unit {
+	arena_off next; /* the list from arena_header.spaces */
 	uint64_t space_id;
-	int32_t pid;
+	int32_t pid; /* 0: has not enrolled, or is not known yet */
 	uint32_t uid;
 	uint8_t token[UHMM_TOKEN_BYTES];
 	struct space_layout layout;
@@ -352,6 +353,9 @@ void group_put(struct group *group); /* NULL is fine */
  * of its own. The caller holds one reference. */
 int space_new(const struct daemon_env *env, struct group *group, struct space *parent, int uffd,
 	      struct space **ret_space);
+/* The space's page map is there: from now on a successor finds both. space_new does it for a
+ * space without a parent; a child's map is forked first. */
+void space_publish(struct space *space);
 struct space *space_ref(struct space *space);
 void space_unref(struct space *space); /* NULL is fine */
 struct space *space_find_pid(pid_t pid);	 /* the newest of that pid; with a reference */

@@ -187,6 +187,24 @@ START_TEST(an_empty_file_is_no_arena)
 }
 END_TEST
 
+START_TEST(any_unit_of_a_list_can_leave_it)
+{
+	arena_off *head = &arena.header->spaces;
+	arena_off off[3];
+
+	for (int i = 0; i < 3; i++)
+		arena_list_add(&arena, head, off[i] = take());
+	ck_assert_uint_eq(*head, off[2]);
+	arena_list_remove(&arena, head, off[1]);
+	ck_assert_uint_eq(*(arena_off *)arena_ptr(&arena, off[2]), off[0]);
+	arena_list_remove(&arena, head, off[1]);
+	arena_list_remove(&arena, head, off[2]);
+	ck_assert_uint_eq(*head, off[0]);
+	arena_list_remove(&arena, head, off[0]);
+	ck_assert_uint_eq(*head, 0);
+}
+END_TEST
+
 START_TEST(deinit_of_nothing_is_fine)
 {
 	struct arena none = ARENA_NULL;
@@ -258,6 +276,7 @@ int main(void)
 	tcase_add_test(tcase, another_version_is_refused);
 	tcase_add_test(tcase, a_file_that_was_cut_is_torn);
 	tcase_add_test(tcase, an_empty_file_is_no_arena);
+	tcase_add_test(tcase, any_unit_of_a_list_can_leave_it);
 	tcase_add_test(tcase, deinit_of_nothing_is_fine);
 	tcase_add_test_raise_signal(tcase, freeing_what_is_no_unit_aborts, SIGABRT);
 	tcase_add_test_raise_signal(tcase, freeing_the_header_aborts, SIGABRT);
