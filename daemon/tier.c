@@ -32,6 +32,34 @@ static int tier_no_fd(struct uhmm_store *store)
 	return -EOPNOTSUPP;
 }
 
+static int tier_no_reopen(struct uhmm_tier *tier, const char *name, uint64_t n_slots,
+			  struct uhmm_store **ret_store)
+{
+	(void)tier;
+	(void)name;
+	(void)n_slots;
+	(void)ret_store;
+	return -EOPNOTSUPP;
+}
+
+/* The store ends with the process. */
+static void tier_no_leave(struct uhmm_store *store)
+{
+	(void)store;
+}
+
+static void tier_fill_defaults(struct uhmm_backend_ops *ops)
+{
+	if (!ops->store_map)
+		ops->store_map = tier_no_map;
+	if (!ops->store_fd)
+		ops->store_fd = tier_no_fd;
+	if (!ops->store_reopen || !ops->store_leave) {
+		ops->store_reopen = tier_no_reopen;
+		ops->store_leave = tier_no_leave;
+	}
+}
+
 static int tier_load(const struct config *config, const char *backend, struct tier *tier)
 {
 	char path[4096];
@@ -55,10 +83,7 @@ static int tier_load(const struct config *config, const char *backend, struct ti
 		return -ENOEXEC;
 	}
 	memcpy(&tier->filled, ops, ops->size);
-	if (!tier->filled.store_map)
-		tier->filled.store_map = tier_no_map;
-	if (!tier->filled.store_fd)
-		tier->filled.store_fd = tier_no_fd;
+	tier_fill_defaults(&tier->filled);
 	tier->ops = &tier->filled;
 	return 0;
 }
@@ -171,9 +196,18 @@ void tier_close(struct tier *tier)
 	free(tier);
 }
 
+static void tier_note_peak(struct tier *tier, uint64_t used)
+{
+	uint64_t peak = __atomic_load_n(&tier->n_peak, __ATOMIC_RELAXED);
+
+	while (used > peak && !__atomic_compare_exchange_n(&tier->n_peak, &peak, used, true,
+							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
 uint32_t tier_take(struct tier *tier, uint32_t n)
 {
-	uint64_t used = __atomic_load_n(&tier->n_used, __ATOMIC_RELAXED), peak;
+	uint64_t used = __atomic_load_n(&tier->n_used, __ATOMIC_RELAXED);
 	uint64_t grant;
 
 	do {
@@ -182,12 +216,13 @@ uint32_t tier_take(struct tier *tier, uint32_t n)
 			grant = n;
 	} while (!__atomic_compare_exchange_n(&tier->n_used, &used, used + grant, true,
 					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-	used += grant;
-	peak = __atomic_load_n(&tier->n_peak, __ATOMIC_RELAXED);
-	while (used > peak && !__atomic_compare_exchange_n(&tier->n_peak, &peak, used, true,
-							   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-		;
+	tier_note_peak(tier, used + grant);
 	return (uint32_t)grant;
+}
+
+void tier_add_used(struct tier *tier, uint64_t n)
+{
+	tier_note_peak(tier, __atomic_add_fetch(&tier->n_used, n, __ATOMIC_RELAXED));
 }
 
 void tier_release(struct tier *tier, uint32_t n)
@@ -208,4 +243,19 @@ int tier_store_open(struct tier *tier, const char *name, struct uhmm_store **ret
 void tier_store_close(struct tier *tier, struct uhmm_store *store)
 {
 	tier->ops->store_close(store);
+}
+
+int tier_store_reopen(struct tier *tier, const char *name, uint64_t n_slots,
+		      struct uhmm_store **ret_store, const void **ret_map)
+{
+	int err = tier->ops->store_reopen(tier->backend, name, n_slots, ret_store);
+
+	if (err == 0)
+		*ret_map = tier->ops->store_map(*ret_store);
+	return err;
+}
+
+void tier_store_leave(struct tier *tier, struct uhmm_store *store)
+{
+	tier->ops->store_leave(store);
 }

@@ -37,9 +37,15 @@ int tier_check_spec(const struct config *config, const char *spec);
 /* Take room for up to n pages; returns how many were granted. */
 uint32_t tier_take(struct tier *tier, uint32_t n);
 void tier_release(struct tier *tier, uint32_t n);
+/* Count n pages that are there already, also beyond the capacity. */
+void tier_add_used(struct tier *tier, uint64_t n);
 
 int tier_store_open(struct tier *tier, const char *name, struct uhmm_store **ret_store,
 		    const void **ret_map);
 void tier_store_close(struct tier *tier, struct uhmm_store *store);
+/* The same for a store of an earlier daemon, see store_reopen; and without an end to its bytes. */
+int tier_store_reopen(struct tier *tier, const char *name, uint64_t n_slots,
+		      struct uhmm_store **ret_store, const void **ret_map);
+void tier_store_leave(struct tier *tier, struct uhmm_store *store);
 
 #endif

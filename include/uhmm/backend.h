@@ -88,6 +88,17 @@ struct uhmm_backend_ops {
 	/* Optional, host memory only: a new write-only descriptor for the agent, that
 	 * cannot be reopened for reading by the program. The caller owns it. */
 	int (*store_fd)(struct uhmm_store *store);
+
+	/* Optional, both or none, for stores whose bytes outlive the daemon's process.
+	 * Open a store that an earlier process had open when it ended. That process had
+	 * made room for n_slots at least; their bytes are as they were last written, or
+	 * the answer is an error: -ENOENT when there is no store of this name, -EPERM
+	 * when what is there cannot have been made by store_open, -EPROTO when it has
+	 * fewer slots. Default: -EOPNOTSUPP. */
+	int (*store_reopen)(struct uhmm_tier *tier, const char *name, uint64_t n_slots,
+			    struct uhmm_store **ret_store);
+	/* Let go of a store as store_close does, but leave its bytes for store_reopen. */
+	void (*store_leave)(struct uhmm_store *store);
 };
 
 typedef const struct uhmm_backend_ops *(*uhmm_backend_entry_fn)(void);

@@ -39,3 +39,26 @@ void tier_release(struct tier *tier, uint32_t n)
 	(void)tier;
 	fake_tier.n_released += n;
 }
+
+void tier_add_used(struct tier *tier, uint64_t n)
+{
+	(void)tier;
+	fake_tier.n_added += n;
+}
+
+int tier_store_reopen(struct tier *tier, const char *name, uint64_t n_slots,
+		      struct uhmm_store **ret_store, const void **ret_map)
+{
+	if (fake_tier.fail_reopen != 0)
+		return -fake_tier.fail_reopen;
+	fake_tier.last_n_slots = n_slots;
+	return tier_store_open(tier, name, ret_store, ret_map);
+}
+
+void tier_store_leave(struct tier *tier, struct uhmm_store *store)
+{
+	(void)tier;
+	(void)store;
+	fake_tier.n_open--;
+	fake_tier.n_left++;
+}

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ struct uhmm_store {
 	struct uhmm_tier *tier;
 	int fd;
 	char *map;
+	size_t map_bytes; /* reserved */
 	uint64_t n_slots;
 	char name[64];
 };
@@ -72,50 +74,96 @@ static void ram_tier_close(struct uhmm_tier *tier)
 	free(tier);
 }
 
+/* Take over fd, which is -errno if the file could not be opened, and map it. On an error it is
+ * closed. */
+static int ram_store_new(struct uhmm_tier *tier, const char *name, int fd, size_t map_bytes,
+			 struct uhmm_store **ret_store)
+{
+	struct uhmm_store *store = fd < 0 ? NULL : calloc(1, sizeof(*store));
+	int err = fd < 0 ? fd : -ENOMEM;
+
+	if (store) {
+		store->tier = tier;
+		store->fd = fd;
+		store->map_bytes = map_bytes;
+		snprintf(store->name, sizeof(store->name), "%s", name);
+		store->map = mmap(NULL, map_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+		err = store->map == MAP_FAILED ? -errno : 0;
+	}
+	if (err == 0) {
+		*ret_store = store;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(store);
+	return err;
+}
+
 static int ram_store_open(struct uhmm_tier *tier, const char *name, struct uhmm_store **ret_store)
 {
-	struct uhmm_store *store;
+	int fd = openat(tier->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	bool made = fd >= 0;
+	int err = ram_store_new(tier, name, made ? fd : -errno, tier->map_bytes, ret_store);
+
+	if (err < 0 && made)
+		unlinkat(tier->dir_fd, name, 0);
+	return err;
+}
+
+/* Can this be a file that an earlier process made, of n_slots at least? */
+static int ram_check_file(const struct uhmm_tier *tier, const struct stat *st, uint64_t n_slots)
+{
+	if (!S_ISREG(st->st_mode) || (st->st_mode & 07777) != 0600 || st->st_uid != geteuid() ||
+	    st->st_nlink != 1)
+		return -EPERM;
+	return (uint64_t)st->st_size / tier->page_size < n_slots ? -EPROTO : 0;
+}
+
+static int ram_store_reopen(struct uhmm_tier *tier, const char *name, uint64_t n_slots,
+			    struct uhmm_store **ret_store)
+{
+	int fd = openat(tier->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	size_t bytes;
 	int err;
 
-	store = calloc(1, sizeof(*store));
-	if (!store)
-		return -ENOMEM;
-	store->tier = tier;
-	snprintf(store->name, sizeof(store->name), "%s", name);
-	store->fd = openat(tier->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (store->fd < 0) {
-		err = -errno;
-		free(store);
+	if (fd < 0)
+		return errno == ELOOP ? -EPERM : -errno;
+	err = fstat(fd, &st) < 0 ? -errno : ram_check_file(tier, &st, n_slots);
+	if (err < 0) {
+		close(fd);
 		return err;
 	}
-	store->map = mmap(NULL, tier->map_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, store->fd,
-			  0);
-	if (store->map == MAP_FAILED) {
-		err = -errno;
-		unlinkat(tier->dir_fd, name, 0);
-		close(store->fd);
-		free(store);
-		return err;
-	}
-	*ret_store = store;
-	return 0;
+	/* The tmpfs may have become smaller than the file is long. */
+	bytes = (size_t)st.st_size > tier->map_bytes ? (size_t)st.st_size : tier->map_bytes;
+	err = ram_store_new(tier, name, fd, bytes, ret_store);
+	/* It may have grown for slots that nobody learned of. */
+	if (err == 0)
+		(*ret_store)->n_slots = (uint64_t)st.st_size / tier->page_size;
+	return err;
+}
+
+static void ram_store_leave(struct uhmm_store *store)
+{
+	munmap(store->map, store->map_bytes);
+	close(store->fd);
+	free(store);
 }
 
 static void ram_store_close(struct uhmm_store *store)
 {
 	unlinkat(store->tier->dir_fd, store->name, 0);
-	munmap(store->map, store->tier->map_bytes);
 	/* The agent may still hold its descriptor: give the memory back now. */
 	(void)!ftruncate(store->fd, 0);
-	close(store->fd);
-	free(store);
+	ram_store_leave(store);
 }
 
 static int ram_store_resize(struct uhmm_store *store, uint64_t n_slots)
 {
 	if (n_slots <= store->n_slots)
 		return 0;
-	if (n_slots > store->tier->map_bytes / store->tier->page_size)
+	if (n_slots > store->map_bytes / store->tier->page_size)
 		return -ENOSPC;
 	if (ftruncate(store->fd, (off_t)(n_slots * store->tier->page_size)) < 0)
 		return -errno;
@@ -186,6 +234,8 @@ static const struct uhmm_backend_ops ram_ops = {
 	.free = ram_free,
 	.store_map = ram_store_map,
 	.store_fd = ram_store_fd,
+	.store_reopen = ram_store_reopen,
+	.store_leave = ram_store_leave,
 };
 
 const struct uhmm_backend_ops *uhmm_backend_entry(void)
