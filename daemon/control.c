@@ -195,6 +195,8 @@ static void conn_on_hello(struct control *control, struct conn *conn,
 	conn->role = (enum uhmm_role)hello->role;
 	if (conn->role == UHMM_ROLE_PROGRAM || conn->role == UHMM_ROLE_CHILD)
 		enrol_hello(control, conn, hello);
+	else if (conn->role == UHMM_ROLE_AGENT)
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "not yet");
 	else
 		request_hello(control, conn, hello);
 }

@@ -43,6 +43,8 @@ static size_t wire_size(enum uhmm_msg_type type)
 		return sizeof(struct uhmm_msg_enrol);
 	case UHMM_MSG_REQUEST:
 		return sizeof(struct uhmm_msg_request);
+	case UHMM_MSG_CHILD:
+		return sizeof(struct uhmm_msg_child);
 	case UHMM_MSG_WELCOME:
 	case UHMM_MSG_REFUSE:
 	case UHMM_MSG_READY:
@@ -73,27 +75,31 @@ static int check_version(const void *buf, size_t len, const char **ret_why)
 	return -EPROTONOSUPPORT;
 }
 
-static int check_hello(const struct uhmm_msg_hello *msg, const char **ret_why)
+static int check_hello(const struct uhmm_msg_hello *msg, size_t n_fds, const char **ret_why)
 {
 	bool has_token = !is_zero(msg->token, sizeof(msg->token));
 	bool has_group = !is_zero(msg->group, sizeof(msg->group));
 
-	if (msg->role < UHMM_ROLE_PROGRAM || msg->role > UHMM_ROLE_RUNNER)
+	if (msg->role < UHMM_ROLE_PROGRAM || msg->role > UHMM_ROLE_AGENT)
 		return wire_bad(ret_why, "the role is unknown");
 	if (msg->page_size != (uint32_t)sysconf(_SC_PAGESIZE))
 		return wire_bad(ret_why, "the page size is not this machine's");
-	if (has_token != (msg->role == UHMM_ROLE_CHILD))
+	if (has_token != (msg->role == UHMM_ROLE_CHILD || msg->role == UHMM_ROLE_AGENT))
 		return wire_bad(ret_why, has_token ? "this role has no token"
 						   : "the token is missing");
 	if (msg->role == UHMM_ROLE_RUNNER && !has_group)
 		return wire_bad(ret_why, "the group is missing");
-	if (msg->role == UHMM_ROLE_ADMIN && has_group)
+	if ((msg->role == UHMM_ROLE_ADMIN || msg->role == UHMM_ROLE_AGENT) && has_group)
 		return wire_bad(ret_why, "this role has no group");
 	if (msg->role != UHMM_ROLE_RUNNER && msg->role != UHMM_ROLE_PROGRAM &&
 	    msg->host_target_bytes != 0)
 		return wire_bad(ret_why, "this role has no host target");
 	if (msg->host_target_bytes != 0 && !has_group)
 		return wire_bad(ret_why, "a host target without a group");
+	if (msg->role == UHMM_ROLE_AGENT)
+		return n_fds == 1 ? 0 : wire_bad(ret_why, "the userfaultfd is missing");
+	if (n_fds != 0)
+		return wire_bad(ret_why, "the message has descriptors that it should not have");
 	return 0;
 }
 
@@ -144,17 +150,37 @@ static int check_request(const struct uhmm_msg_request *msg, const char **ret_wh
 	return r;
 }
 
-static int check_body(const void *buf, enum uhmm_msg_type type, const char **ret_why)
+static int check_child(const struct uhmm_msg_child *msg, size_t n_fds, const char **ret_why)
+{
+	bool has_token = !is_zero(msg->token, sizeof(msg->token));
+
+	if (has_token == (n_fds == 1))
+		return 0;
+	return wire_bad(ret_why, has_token ? "the child's userfaultfd is missing"
+					   : "a userfaultfd of no child");
+}
+
+/* How many descriptors may come with it; the body may say that it must have them. */
+static size_t wire_fds_max(enum uhmm_msg_type type)
+{
+	return type == UHMM_MSG_REQUEST ? 0 : 1;
+}
+
+static int check_body(const void *buf, size_t n_fds, enum uhmm_msg_type type,
+		      const char **ret_why)
 {
 	union {
 		struct uhmm_msg_hello hello;
 		struct uhmm_msg_enrol enrol;
 		struct uhmm_msg_request request;
+		struct uhmm_msg_child child;
 	} msg;
 
 	memcpy(&msg, buf, wire_size(type));
 	if (type == UHMM_MSG_HELLO)
-		return check_hello(&msg.hello, ret_why);
+		return check_hello(&msg.hello, n_fds, ret_why);
+	if (type == UHMM_MSG_CHILD)
+		return check_child(&msg.child, n_fds, ret_why);
 	if (type == UHMM_MSG_REQUEST)
 		return check_request(&msg.request, ret_why);
 	if (msg.enrol.agent_tid <= 0)
@@ -187,9 +213,9 @@ int wire_check(const void *buf, size_t len, size_t n_fds, enum uhmm_msg_type exp
 		return wire_bad(ret_why, "the message is shorter than its type says");
 	if (len > wire_size(expected))
 		return wire_bad(ret_why, "the message is longer than its type says");
-	if (n_fds > (expected == UHMM_MSG_ENROL ? 1u : 0u))
+	if (n_fds > wire_fds_max(expected))
 		return wire_bad(ret_why, "the message has descriptors that it should not have");
-	return check_body(buf, expected, ret_why);
+	return check_body(buf, n_fds, expected, ret_why);
 }
 
 struct area {

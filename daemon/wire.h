@@ -16,8 +16,8 @@
 #define WIRE_ADDR_MAX (1ull << 56)
 
 /*
- * Is this packet a well-formed message of type `expected` (HELLO, ENROL or REQUEST; of
- * others a client sends none)? Reads nothing outside buf[0, len), whose alignment may be
+ * Is this packet a well-formed message of type `expected` (HELLO, ENROL, CHILD or REQUEST;
+ * of others a client sends none), with as many descriptors as it must have? Reads nothing outside buf[0, len), whose alignment may be
  * any. 0, or -EPROTO, or -EPROTONOSUPPORT for a HELLO of another version: refuse that
  * with UHMM_REASON_VERSION. On an error *ret_why is a constant that names the reason.
  * ENROL needs wire_check_enrol too.
@@ -34,7 +34,7 @@ struct wire_terms {
 };
 
 /* Do the areas that an ENROL names exist in a sane way: aligned, within user addresses,
- * apart from one another, with one descriptor for a program and none for a child? The
+ * apart from one another, with one descriptor for a program and none for the others? The
  * message has passed wire_check. */
 int wire_check_enrol(const struct uhmm_msg_enrol *msg, size_t n_fds,
 		     const struct wire_terms *terms, const char **ret_why);

@@ -15,6 +15,7 @@
  *            program that starts its agent again with the token of WELCOME
  *   admin    `uhmm status` and friends, and uhmm_open() of the C library
  *   runner   `uhmm run`: makes a group, holds it, asks for its report
+ *   agent    an agent, in its own process, whose daemon went away without QUIT
  *
  * Journey of `program`:
  *   C HELLO(program)       ->
@@ -29,8 +30,22 @@
  *                             its write-only slot file]: for the ring's `object` box
  *                          <- QUIT(reason)        end; no further call if the
  *                                                 agent cannot make any
+ *                          <- CHILD(token) + [userfaultfd of a forked child]: keep it,
+ *                             until CHILD(token) comes without one
  * `child` is the same, but WELCOME carries [the space's userfaultfd, ring memfd,
  * eventfd] and ENROL carries no descriptor.
+ *
+ * Journey of `agent`. The userfaultfds that it and its kind hold are what keeps memory that is
+ * away from reading as zeros while there is no daemon; it hands them to the next one:
+ *   A HELLO(agent, token) + [the space's userfaultfd] ->
+ *   A CHILD(token) + [userfaultfd] for each that it keeps, then CHILD(zero) without one ->
+ *                          <- WELCOME + [ring memfd, eventfd]: the sizes are those of the
+ *                             WELCOME before; or REFUSE
+ *   A ENROL, with the addresses that it had ->
+ *                          <- READY, or REFUSE
+ * What it had of the old daemon's, slot files and object included, it has closed by then, and
+ * no command of the old ring is under way any more. After REFUSE(busy) or a hang-up it comes
+ * again soon, after another REFUSE now and then: a later daemon may know more.
  *
  * Journey of `admin` and `runner`: REQUEST -> any number of TEXT, then DONE. A runner's HELLO
  * is answered by READY; an admin's only when it is refused.
@@ -61,6 +76,7 @@ enum uhmm_msg_type {
 	UHMM_MSG_SLOTS = 7,
 	UHMM_MSG_QUIT = 8,
 	UHMM_MSG_OBJECT = 9,
+	UHMM_MSG_CHILD = 10,
 	UHMM_MSG_REQUEST = 16,
 	UHMM_MSG_TEXT = 17,
 	UHMM_MSG_DONE = 18,
@@ -71,6 +87,7 @@ enum uhmm_role {
 	UHMM_ROLE_CHILD = 2,
 	UHMM_ROLE_ADMIN = 3,
 	UHMM_ROLE_RUNNER = 4,
+	UHMM_ROLE_AGENT = 5,
 };
 
 /* Why something is not managed: a space, a range, or a page. */
@@ -130,7 +147,7 @@ struct uhmm_msg_hello {
 	uint32_t version;
 	uint32_t role; /* enum uhmm_role */
 	uint32_t page_size;
-	uint8_t token[UHMM_TOKEN_BYTES]; /* role child; else zero */
+	uint8_t token[UHMM_TOKEN_BYTES]; /* role child, agent; else zero */
 	uint8_t group[UHMM_TOKEN_BYTES]; /* program, child: from UHMM_GROUP; runner: a
 					    random name that it chose; program of a managed
 					    unit: INVOCATION_ID; else zero */
@@ -145,7 +162,8 @@ struct uhmm_msg_welcome {
 	uint32_t staging_chunk_bytes;
 	uint32_t n_staging_chunks;
 	uint32_t reserved;
-	uint8_t token[UHMM_TOKEN_BYTES]; /* to start the agent again (role child) */
+	uint8_t token[UHMM_TOKEN_BYTES]; /* of this space, for ever: roles child and agent
+					    show it */
 };
 
 struct uhmm_msg_refuse {
@@ -173,6 +191,18 @@ struct uhmm_msg_object {
 	struct uhmm_msg h;
 	uint32_t number; /* uhmm_ring_box.slots of the commands that mean this one */
 	uint32_t reserved;
+};
+
+/*
+ * To an agent, with the userfaultfd of a child that was forked just now: it keeps that, so that
+ * the daemon's end is not the end of the child's memory. The same token without a descriptor:
+ * it is not needed any more. One that there is no room for is closed at once. From an agent:
+ * what it keeps; a zero token, without a descriptor, ends that.
+ */
+#define UHMM_CHILDREN_MAX 128u
+struct uhmm_msg_child {
+	struct uhmm_msg h;
+	uint8_t token[UHMM_TOKEN_BYTES];
 };
 
 struct uhmm_msg_quit {

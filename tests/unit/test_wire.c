@@ -23,7 +23,7 @@ static struct uhmm_msg_hello hello(enum uhmm_role role)
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 	};
 
-	if (role == UHMM_ROLE_CHILD)
+	if (role == UHMM_ROLE_CHILD || role == UHMM_ROLE_AGENT)
 		msg.token[15] = 1;
 	if (role == UHMM_ROLE_RUNNER)
 		msg.group[0] = 1;
@@ -54,6 +54,14 @@ static struct uhmm_msg_request request(enum uhmm_request what)
 	};
 }
 
+static struct uhmm_msg_child child(void)
+{
+	return (struct uhmm_msg_child){
+		.h = { .type = UHMM_MSG_CHILD, .len = sizeof(struct uhmm_msg_child) },
+		.token = { 1 },
+	};
+}
+
 static struct wire_terms terms(enum uhmm_role role)
 {
 	return (struct wire_terms){
@@ -68,8 +76,9 @@ static struct wire_terms terms(enum uhmm_role role)
 #define WRONG_HELLO(role, change, ...)                                        \
 	do {                                                                  \
 		struct uhmm_msg_hello msg = hello(role);                      \
+		size_t n_fds = (role) == UHMM_ROLE_AGENT ? 1 : 0;             \
 		change;                                                       \
-		expect_wrong(&msg, msg.h.len, UHMM_MSG_HELLO, 0, __VA_ARGS__); \
+		expect_wrong(&msg, msg.h.len, UHMM_MSG_HELLO, n_fds, __VA_ARGS__); \
 	} while (0)
 #define WRONG_REQUEST(what, change, ...)                                         \
 	do {                                                                     \
@@ -110,10 +119,10 @@ static void expect_right(const void *msg, size_t len, enum uhmm_msg_type type, s
 
 START_TEST(good_messages_pass)
 {
-	for (int role = UHMM_ROLE_PROGRAM; role <= UHMM_ROLE_RUNNER; role++) {
+	for (int role = UHMM_ROLE_PROGRAM; role <= UHMM_ROLE_AGENT; role++) {
 		struct uhmm_msg_hello msg = hello((enum uhmm_role)role);
 
-		expect_right(&msg, sizeof(msg), UHMM_MSG_HELLO, 0);
+		expect_right(&msg, sizeof(msg), UHMM_MSG_HELLO, role == UHMM_ROLE_AGENT);
 	}
 	for (int what = UHMM_REQ_STATUS; what <= UHMM_REQ_MAPS; what++) {
 		struct uhmm_msg_request msg = request((enum uhmm_request)what);
@@ -128,6 +137,18 @@ START_TEST(good_messages_pass)
 	ck_assert_int_eq(wire_check_enrol(&msg, 1, &t, &why), 0);
 	t = terms(UHMM_ROLE_CHILD);
 	ck_assert_int_eq(wire_check_enrol(&msg, 0, &t, &why), 0);
+	t = terms(UHMM_ROLE_AGENT);
+	ck_assert_int_eq(wire_check_enrol(&msg, 0, &t, &why), 0);
+}
+END_TEST
+
+START_TEST(an_agent_shows_its_children_and_an_end_of_them)
+{
+	struct uhmm_msg_child msg = child();
+
+	expect_right(&msg, sizeof(msg), UHMM_MSG_CHILD, 1);
+	memset(msg.token, 0, sizeof(msg.token));
+	expect_right(&msg, sizeof(msg), UHMM_MSG_CHILD, 0);
 }
 END_TEST
 
@@ -174,16 +195,30 @@ START_TEST(only_the_expected_type_passes)
 }
 END_TEST
 
-START_TEST(descriptors_come_only_with_enrol)
+START_TEST(descriptors_come_only_where_they_must)
 {
 	struct uhmm_msg_hello a = hello(UHMM_ROLE_PROGRAM);
 	struct uhmm_msg_request b = request(UHMM_REQ_STATUS);
 	struct uhmm_msg_enrol c = enrol();
+	struct uhmm_msg_hello d = hello(UHMM_ROLE_AGENT);
+	struct uhmm_msg_child e = child();
 	const char *why = "the message has descriptors that it should not have";
 
 	expect_wrong(&a, sizeof(a), UHMM_MSG_HELLO, 1, -EPROTO, why);
 	expect_wrong(&b, sizeof(b), UHMM_MSG_REQUEST, 1, -EPROTO, why);
 	expect_wrong(&c, sizeof(c), UHMM_MSG_ENROL, 2, -EPROTO, why);
+	expect_wrong(&d, sizeof(d), UHMM_MSG_HELLO, 2, -EPROTO, why);
+	expect_wrong(&e, sizeof(e), UHMM_MSG_CHILD, 2, -EPROTO, why);
+	expect_wrong(&d, sizeof(d), UHMM_MSG_HELLO, 0, -EPROTO, "the userfaultfd is missing");
+	expect_wrong(&e, sizeof(e), UHMM_MSG_CHILD, 0, -EPROTO,
+		     "the child's userfaultfd is missing");
+	memset(e.token, 0, sizeof(e.token));
+	expect_wrong(&e, sizeof(e), UHMM_MSG_CHILD, 1, -EPROTO, "a userfaultfd of no child");
+	expect_wrong(&e, sizeof(e) - 1, UHMM_MSG_CHILD, 0, -EPROTO,
+		     "the message's length is not what it says");
+	e.h.len = sizeof(e) - 1;
+	expect_wrong(&e, sizeof(e) - 1, UHMM_MSG_CHILD, 0, -EPROTO,
+		     "the message is shorter than its type says");
 }
 END_TEST
 
@@ -191,11 +226,15 @@ START_TEST(a_wrong_hello_is_refused_with_its_reason)
 {
 	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.magic++, -EPROTO, "the magic number is wrong");
 	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.role = 0, -EPROTO, "the role is unknown");
-	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.role = 5, -EPROTO, "the role is unknown");
+	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.role = 6, -EPROTO, "the role is unknown");
 	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.page_size = 0, -EPROTO,
 		    "the page size is not this machine's");
 	WRONG_HELLO(UHMM_ROLE_PROGRAM, msg.token[3] = 1, -EPROTO, "this role has no token");
 	WRONG_HELLO(UHMM_ROLE_CHILD, msg.token[15] = 0, -EPROTO, "the token is missing");
+	WRONG_HELLO(UHMM_ROLE_AGENT, msg.token[15] = 0, -EPROTO, "the token is missing");
+	WRONG_HELLO(UHMM_ROLE_AGENT, msg.group[0] = 1, -EPROTO, "this role has no group");
+	WRONG_HELLO(UHMM_ROLE_AGENT, msg.host_target_bytes = 1, -EPROTO,
+		    "this role has no host target");
 	WRONG_HELLO(UHMM_ROLE_RUNNER, msg.group[0] = 0, -EPROTO, "the group is missing");
 	WRONG_HELLO(UHMM_ROLE_ADMIN, msg.group[0] = 1, -EPROTO, "this role has no group");
 	WRONG_HELLO(UHMM_ROLE_CHILD, msg.host_target_bytes = 1, -EPROTO,
@@ -259,6 +298,7 @@ START_TEST(a_wrong_enrol_is_refused_with_its_reason)
 		     "a reserved field is not zero");
 	WRONG_ENROL(UHMM_ROLE_PROGRAM, 0, (void)0, "the userfaultfd is missing");
 	WRONG_ENROL(UHMM_ROLE_CHILD, 1, (void)0, "this role brings no userfaultfd");
+	WRONG_ENROL(UHMM_ROLE_AGENT, 1, (void)0, "this role brings no userfaultfd");
 	WRONG_ENROL(UHMM_ROLE_PROGRAM, 1, msg.staging_addr += MIB,
 		    "staging is not aligned to 2 MiB");
 	WRONG_ENROL(UHMM_ROLE_PROGRAM, 1, msg.staging_addr = 0,
@@ -312,11 +352,11 @@ END_TEST
 START_TEST(random_bytes_never_pass_by_accident)
 {
 	static const enum uhmm_msg_type types[] = { UHMM_MSG_HELLO, UHMM_MSG_ENROL,
-						    UHMM_MSG_REQUEST };
+						    UHMM_MSG_REQUEST, UHMM_MSG_CHILD };
 	uint64_t seed = fixture_seed();
 
 	for (int i = 0; i < 200000; i++) {
-		enum uhmm_msg_type type = types[fixture_random(&seed) % 3];
+		enum uhmm_msg_type type = types[fixture_random(&seed) % 4];
 		size_t len = fixture_random(&seed) % 128, k;
 		const char *why = NULL;
 		unsigned char *buf = malloc(len + 1);
@@ -465,9 +505,10 @@ int main(void)
 	TCase *checks = tcase_create("checks"), *packets = tcase_create("packets");
 
 	tcase_add_test(checks, good_messages_pass);
+	tcase_add_test(checks, an_agent_shows_its_children_and_an_end_of_them);
 	tcase_add_test(checks, the_frame_must_fit);
 	tcase_add_test(checks, only_the_expected_type_passes);
-	tcase_add_test(checks, descriptors_come_only_with_enrol);
+	tcase_add_test(checks, descriptors_come_only_where_they_must);
 	tcase_add_test(checks, a_wrong_hello_is_refused_with_its_reason);
 	tcase_add_test(checks, another_version_is_known_by_its_first_words);
 	tcase_add_test(checks, a_wrong_request_is_refused_with_its_reason);
