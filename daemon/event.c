@@ -168,7 +168,6 @@ static void apply_one(struct space *space, struct uffd_msg *msg)
 	default: /* an event that we never asked for */
 		break;
 	}
-	event_log_flag(msg, LOG_DONE);
 }
 
 /* ---- order ------------------------------------------------------------------------------ */
@@ -201,8 +200,7 @@ static void join_tails(struct space *space)
 /* Does it wait for its turn still? */
 static bool is_waiting(const struct uffd_msg *msg)
 {
-	return !event_log_is_done(msg) && msg->LOG_TURN == 0 &&
-	       msg->event != UFFD_EVENT_FORK && msg->event != UFFD_EVENT_PAGEFAULT;
+	return !event_log_is_done(msg) && msg->LOG_TURN == 0;
 }
 
 /* Does an event after the i-th whose turn has not come yet free a part of [start, end)? */
@@ -249,7 +247,7 @@ static bool must_wait(const struct space *space, const struct ranges *occupied, 
 }
 
 /* The next event to apply: the first that need not wait; else the first; log.n: none. */
-static uint32_t next_change(const struct space *space, const struct ranges *occupied)
+static uint32_t next_event(const struct space *space, const struct ranges *occupied)
 {
 	uint32_t first = space->log.n;
 
@@ -280,8 +278,8 @@ static void follow_occupied(struct ranges *occupied, const struct uffd_msg *msg)
 		(void)ranges_add(occupied, to, to + len, 0);
 }
 
-/* Give each change of the set its turn. A successor keeps to it: it could not find out again. */
-static void order_changes(struct space *space)
+/* Give each event of the set its turn. A successor keeps to it: it could not find out again. */
+static void order_events(struct space *space)
 {
 	struct ranges occupied;
 	uint32_t turn = 0, i;
@@ -291,7 +289,7 @@ static void order_changes(struct space *space)
 	if (ranges_copy(&space->occupied, &occupied) < 0)
 		occupied = RANGES_NULL;
 	join_tails(space);
-	while ((i = next_change(space, &occupied)) < space->log.n) {
+	while ((i = next_event(space, &occupied)) < space->log.n) {
 		msg_at(space, i)->LOG_TURN = ++turn;
 		follow_occupied(&occupied, msg_at(space, i));
 	}
@@ -299,7 +297,7 @@ static void order_changes(struct space *space)
 	__atomic_store_n(&space->unit->log_is_ordered, 1, __ATOMIC_RELEASE);
 }
 
-/* The change whose turn it is, looked for from where the one before was; log.n: there is none. */
+/* The event whose turn it is, looked for from where the one before was; log.n: there is none. */
 static uint32_t find_turn(const struct space *space, uint32_t turn, uint32_t from)
 {
 	for (uint32_t k = 0; k < space->log.n; k++) {
@@ -311,14 +309,24 @@ static uint32_t find_turn(const struct space *space, uint32_t turn, uint32_t fro
 	return space->log.n;
 }
 
-/* Everything but forks. */
-static void apply_changes(struct space *space)
+static void apply_in_turn(struct space *space, struct heirs *heirs)
 {
 	uint32_t at = 0;
 
-	for (uint32_t turn = 1; (at = find_turn(space, turn, at)) < space->log.n; turn++)
-		if (!event_log_is_done(msg_at(space, at)))
-			apply_one(space, msg_at(space, at));
+	for (uint32_t turn = 1; (at = find_turn(space, turn, at)) < space->log.n; turn++) {
+		struct uffd_msg *msg = msg_at(space, at);
+
+		if (event_log_is_done(msg))
+			continue;
+		if (msg->event == UFFD_EVENT_FORK) {
+			fork_one(space, heirs, msg);
+		} else {
+			fork_before_change(space, heirs, msg);
+			apply_one(space, msg);
+			fork_after_change(space, heirs, msg);
+		}
+		event_log_flag(msg, LOG_DONE);
+	}
 }
 
 /* Whatever an event touched must be registered again before a page of it may leave. */
@@ -345,30 +353,15 @@ static void forget_certainty(struct space *space)
 	}
 }
 
-static bool has_forks(const struct space *space)
-{
-	for (uint32_t i = 0; i < space->log.n; i++)
-		if (msg_at(space, i)->event == UFFD_EVENT_FORK)
-			return true;
-	return false;
-}
-
 static void event_apply_all(struct space *space)
 {
-	struct heirs heirs = HEIRS_NULL;
-	bool forks = has_forks(space);
+	struct heirs heirs;
 
 	forget_certainty(space);
-	order_changes(space);
-	if (forks) {
-		/* A child gets no staging: what lies there must be in its slot before the child
-		 * shares the records. */
-		evict_settle_batches(space);
-		fork_begin(space, &heirs);
-	}
-	apply_changes(space);
-	if (forks)
-		fork_finish(space, &heirs);
+	order_events(space);
+	fork_begin(space, &heirs);
+	apply_in_turn(space, &heirs);
+	fork_finish(space, &heirs);
 	space->n_events = 0;
 	space->raced = (struct range){ 0 };
 	__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);

@@ -25,8 +25,7 @@
 #define LOG_DONE (1u << 0)    /* it has been dealt with */
 #define LOG_VACATES (1u << 1) /* a REMAP: its source is unmapped by it */
 #define LOG_DROPPED (1u << 2) /* a REMAP: what its destination held is forgotten */
-#define LOG_FORKED (1u << 3)  /* a FORK: the child has its page map */
-/* The place of a change in the order in which they are applied, from 1 on; 0: not known yet. */
+/* The place of an event in the order in which they are applied, from 1 on; 0: not known yet. */
 #define LOG_TURN reserved3
 
 /* Messages in a unit. */

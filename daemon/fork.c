@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Children. A FORK event brings the child's userfaultfd; its memory is as the parent's was at some
- * moment within the set of events that the fork is of. So the child gets the records that the
- * parent had before the set, and those that the set moved, where it has none: its own page table
- * decides between the two (fault.c).
+ * moment within the set of events that the fork is of. Events are not queued in the order of the
+ * changes, so that this moment is known but roughly: about where the event was read. So a child
+ * gets the records that the parent has when the event's turn comes; where there is none, what the
+ * set had taken away from there before, or brings there later. The child's own page table decides
+ * whether there is anything (fault.c).
  *
  * Runs on the parent's worker. A child waits at its first touch of what is away, so that what
  * takes time here is a pause for it, and an error a child that is not served: never one that reads
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "evict.h"
 #include "give_up.h"
 #include "object.h"
 
@@ -53,19 +56,56 @@ static int start_child(struct space *child)
 	return err;
 }
 
+/* ---- records ---------------------------------------------------------------------------- */
+
+/* Of what `from` has in [first, end), `to` gets what it lacks, or all of it. */
+static int copy_records(const struct pagemap *from, struct pagemap *to, uint64_t first, uint64_t end,
+			bool all)
+{
+	struct family *family = from->family;
+	struct page_rec rec;
+	int err = 0;
+
+	for (uint64_t i = first; err == 0 && (i = pagemap_next(from, i, end, &rec)) < end; i++) {
+		struct page_rec has = pagemap_get(to, i);
+
+		if (!page_state_has_slot(page_rec_state(rec)) || has.v == rec.v ||
+		    (has.v != 0 && !all))
+			continue;
+		pthread_mutex_lock(&family->lock);
+		err = family_slot_ref(family, page_rec_store(rec), page_rec_slot(rec));
+		pthread_mutex_unlock(&family->lock);
+		if (err < 0)
+			break;
+		err = pagemap_set(to, i, rec);
+		if (err < 0) {
+			pthread_mutex_lock(&family->lock);
+			family_slot_unref(family, page_rec_store(rec), page_rec_slot(rec));
+			pthread_mutex_unlock(&family->lock);
+		}
+	}
+	return err;
+}
+
 /* The child's page map; without one it is served, and loses what is away. */
-static int inherit(struct space *space, struct space *child)
+static int inherit(struct space *space, struct space *child, const struct heirs *heirs)
 {
 	int err = pagemap_fork(&space->map, &child->map) < 0 ? -ENOSPC : 0, init = 0;
 
-	if (err < 0)
+	if (err == 0 && heirs->past.family)
+		err = copy_records(&heirs->past, &child->map, 0, UINT64_MAX, false);
+	if (!child->map.family)
 		init = pagemap_init(&child->map, child->family);
+	if (err == 0)
+		err = heirs->error;
 	if (init == 0 && err < 0)
 		give_up_child(space, child, err);
 	if (init == 0)
 		space_publish(child);
 	return init;
 }
+
+/* ---- children --------------------------------------------------------------------------- */
 
 static int add_heir(struct heirs *heirs, struct space *child)
 {
@@ -91,13 +131,27 @@ static void strand(struct space *space, struct space *child, int uffd)
 	give_up_strand(space, uffd, &space->map);
 }
 
-static void begin_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
+void fork_begin(struct space *space, struct heirs *ret_heirs)
+{
+	*ret_heirs = (struct heirs){ .past = PAGEMAP_NULL };
+	for (uint32_t i = 0; i < space->log.n; i++) {
+		const struct uffd_msg *msg = event_log_at(&space->log, i);
+
+		ret_heirs->n_unborn += msg->event == UFFD_EVENT_FORK && !event_log_is_done(msg);
+	}
+	/* A child gets no staging: what lies there must be in its slot before the child shares
+	 * the records. */
+	if (ret_heirs->n_unborn)
+		evict_settle_batches(space);
+}
+
+void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 {
 	int uffd = (int)msg->arg.fork.ufd;
 	struct space *child = NULL;
 	int err;
 
-	event_log_flag(msg, LOG_DONE);
+	heirs->n_unborn--;
 	if (!space->beacon_out) {
 		/* Nothing was away: the child finds its beacon and enrols afresh. */
 		close(uffd);
@@ -105,64 +159,61 @@ static void begin_one(struct space *space, struct heirs *heirs, struct uffd_msg 
 	}
 	err = adopt_child(space, uffd, &child);
 	if (err == 0)
-		err = inherit(space, child);
+		err = inherit(space, child, heirs);
 	if (err == 0)
 		err = add_heir(heirs, child);
 	if (err < 0)
 		strand(space, child, uffd);
 }
 
-void fork_begin(struct space *space, struct heirs *heirs)
-{
-	for (uint32_t i = 0; i < space->log.n; i++) {
-		struct uffd_msg *msg = event_log_at(&space->log, i);
+/* ---- changes of the same set ------------------------------------------------------------ */
 
-		if (msg->event == UFFD_EVENT_FORK && !event_log_is_done(msg))
-			begin_one(space, heirs, msg);
+static void remember(struct space *space, struct heirs *heirs, uint64_t start, uint64_t len)
+{
+	uint64_t first = space_pgidx(space, start), end = space_pgidx(space, start + len);
+
+	if (!pagemap_any_away(&space->map, first, end - first))
+		return;
+	if (!heirs->past.family && heirs->error == 0)
+		heirs->error = pagemap_init(&heirs->past, space->family);
+	if (heirs->past.family && heirs->error == 0)
+		heirs->error = copy_records(&space->map, &heirs->past, first, end, true);
+}
+
+void fork_before_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
+{
+	if (heirs->n_unborn == 0)
+		return;
+	if (msg->event == UFFD_EVENT_UNMAP) {
+		remember(space, heirs, msg->arg.remove.start,
+			 msg->arg.remove.end - msg->arg.remove.start);
+	} else if (msg->event == UFFD_EVENT_REMAP) {
+		remember(space, heirs, msg->arg.remap.from, msg->arg.remap.len);
+		remember(space, heirs, msg->arg.remap.to, msg->arg.remap.len);
 	}
 }
 
-/* What lies in [first, end) now, the child has there too if it has nothing there. */
-static int overlay_range(struct space *space, struct space *child, uint64_t first, uint64_t end)
+void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
 {
-	struct family *family = space->family;
-	struct page_rec rec;
-	int err = 0;
+	uint64_t first = space_pgidx(space, msg->arg.remap.to);
+	uint64_t end = first + space_pgidx(space, msg->arg.remap.len);
 
-	for (uint64_t i = first; err == 0 && (i = pagemap_next(&space->map, i, end, &rec)) < end;
-	     i++) {
-		if (pagemap_get(&child->map, i).v != 0 || !page_state_has_slot(page_rec_state(rec)))
-			continue;
-		pthread_mutex_lock(&family->lock);
-		err = family_slot_ref(family, page_rec_store(rec), page_rec_slot(rec));
-		pthread_mutex_unlock(&family->lock);
-		if (err == 0)
-			err = pagemap_set(&child->map, i, rec);
+	if (msg->event != UFFD_EVENT_REMAP)
+		return;
+	for (uint32_t i = 0; i < heirs->n; i++) {
+		int err = copy_records(&space->map, &heirs->v[i]->map, first, end, false);
+
+		if (err < 0)
+			give_up_child(space, heirs->v[i], err);
 	}
-	return err;
 }
 
-static int overlay_moved(struct space *space, struct space *child)
-{
-	int err = 0;
-
-	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
-		const struct uffd_msg *msg = event_log_at(&space->log, i);
-
-		if (msg->event == UFFD_EVENT_REMAP)
-			err = overlay_range(space, child, space_pgidx(space, msg->arg.remap.to),
-					    space_pgidx(space, msg->arg.remap.to +
-								       msg->arg.remap.len));
-	}
-	return err;
-}
+/* ---- the end ---------------------------------------------------------------------------- */
 
 static int finish_one(struct space *space, struct space *child)
 {
-	int err = overlay_moved(space, child);
+	int err;
 
-	if (err < 0)
-		give_up_child(space, child, err);
 	child->given_up |= space->given_up;
 	child->distrust |= space->distrust;
 	err = ranges_copy(&space->registered, &child->registered);
@@ -186,6 +237,6 @@ void fork_finish(struct space *space, struct heirs *heirs)
 		else
 			space_unref(child);
 	}
+	pagemap_deinit(&heirs->past);
 	free(heirs->v);
-	*heirs = HEIRS_NULL;
 }

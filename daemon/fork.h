@@ -7,17 +7,23 @@
 
 #include "space.h"
 
-/* The children of one set of events. */
+/* The children of one set of events, see fork.c. */
 struct heirs {
 	struct space **v; /* each with a reference */
 	uint32_t n, cap;
+	uint32_t n_unborn;   /* whose turn has not come yet */
+	struct pagemap past; /* what the set has taken away so far */
+	int error;	     /* it lacks something */
 };
 
-#define HEIRS_NULL ((struct heirs){ .v = NULL })
-
-/* Each child of the set gets what the parent has, before the set's other changes are applied. */
-void fork_begin(struct space *space, struct heirs *heirs);
-/* They are applied: each child also gets what they moved, and is served from now on. */
+/* Before the set is applied. */
+void fork_begin(struct space *space, struct heirs *ret_heirs);
+/* The turn of a FORK event: the child gets its page map. */
+void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg);
+/* A change of the set is about to be applied, or was just. */
+void fork_before_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg);
+void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg);
+/* All of it is applied: the children are served from now on. */
 void fork_finish(struct space *space, struct heirs *heirs);
 
 #endif
