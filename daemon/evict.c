@@ -881,8 +881,7 @@ bool evict_is_staging(const struct space *space, uint64_t addr)
 {
 	uint64_t start = space->layout.staging_addr;
 
-	return addr >= start &&
-	       addr < start + (uint64_t)space->n_batches * BATCH_PAGES_MAX * space->page_size;
+	return addr >= start && addr < start + space_staging_bytes(space);
 }
 
 bool evict_gate_is_open(const struct space *space)

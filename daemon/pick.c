@@ -32,9 +32,8 @@ static bool overlaps(const struct mapping *m, uint64_t start, uint64_t bytes)
 static void judge_own(struct space *space, struct mapping *m)
 {
 	const struct space_layout *layout = &space->layout;
-	uint64_t staging_bytes = (uint64_t)space->n_batches * BATCH_PAGES_MAX * space->page_size;
 
-	if (overlaps(m, layout->staging_addr, staging_bytes) ||
+	if (overlaps(m, layout->staging_addr, space_staging_bytes(space)) ||
 	    overlaps(m, layout->private_addr, layout->private_bytes) ||
 	    overlaps(m, layout->ring_addr, layout->ring_bytes) ||
 	    overlaps(m, layout->beacon_addr, space->page_size))

@@ -420,6 +420,14 @@ static inline uint64_t space_addr(const struct space *space, uint64_t pgidx)
 	return pgidx << space->page_shift;
 }
 
+/* 0 where there is no staging: a forked child has none before it has an agent. */
+static inline uint64_t space_staging_bytes(const struct space *space)
+{
+	if (space->layout.staging_addr == 0)
+		return 0;
+	return (uint64_t)space->n_batches * BATCH_PAGES_MAX * space->page_size;
+}
+
 /* Nanoseconds of the monotonic clock. */
 uint64_t clock_now_ns(void);
 
