@@ -41,9 +41,10 @@ static bool is_readable(const struct space *space, int timeout_ms)
 /* Pages by which the mremap grows in which the faulting thread is; 0: it is in none. */
 static uint64_t growth_of(const struct space *space, const struct fault *fault)
 {
+	pid_t tid = threads_find(space->task_fd, (pid_t)fault->tid);
 	struct threads_call call;
 
-	if (!threads_read_call(space->task_fd, (pid_t)fault->tid, &call) ||
+	if (tid == 0 || !threads_read_call(space->task_fd, tid, &call) ||
 	    call.nr != SYS_mremap || call.args[2] <= call.args[1])
 		return 0;
 	return (call.args[2] - call.args[1]) >> space->page_shift;

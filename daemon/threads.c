@@ -108,6 +108,44 @@ bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), vo
 	return n == 0;
 }
 
+/* What the thread is called in the innermost of the pid namespaces that it is in; 0: gone. */
+static pid_t read_own_tid(int task_fd, pid_t tid)
+{
+	char text[4096], *at, *end;
+
+	if (read_task_file(task_fd, tid, "status", text, sizeof(text)) <= 0)
+		return 0;
+	at = strstr(text, "\nNSpid:");
+	end = at ? strchr(at + 1, '\n') : NULL;
+	if (!end)
+		return 0;
+	*end = '\0';
+	return (pid_t)atoi(strrchr(at, '\t') + 1);
+}
+
+struct search {
+	pid_t own_tid, found;
+};
+
+static bool search_thread(void *arg, int task_fd, pid_t tid)
+{
+	struct search *search = arg;
+
+	if (read_own_tid(task_fd, tid) == search->own_tid)
+		search->found = tid;
+	return search->found == 0;
+}
+
+pid_t threads_find(int task_fd, pid_t own_tid)
+{
+	struct search search = { .own_tid = own_tid };
+
+	if (read_own_tid(task_fd, own_tid) == own_tid)
+		return own_tid;
+	(void)threads_each(task_fd, search_thread, &search);
+	return search.found;
+}
+
 static bool note_thread(void *arg, int task_fd, pid_t tid)
 {
 	struct threads *threads = arg;

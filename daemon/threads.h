@@ -49,6 +49,9 @@ bool threads_note(struct threads *threads, int task_fd);
 bool threads_are_past(struct threads *threads, threads_judge judge);
 /* What the thread sleeps in; false: it runs, or has gone. */
 bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
+/* The number by which /proc knows the thread that is `own_tid` in its own pid namespace, as a
+ * fault names it; 0: there is none. Looks at every thread if the two differ. */
+pid_t threads_find(int task_fd, pid_t own_tid);
 /* Does it sleep in a function of the kernel whose name begins so? */
 bool threads_sleeps_in(int task_fd, pid_t tid, const char *function);
 /* How often it was given a processor: another number, and it has run since. */
