@@ -589,17 +589,16 @@ static void store_by_daemon(struct space *space, struct batch *batch, uint32_t i
 	uint64_t from = chunk_addr(space, batch) + (uint64_t)i * space->page_size;
 	const struct store *store = space->store;
 	uint32_t pages;
-	int err = -EIO;
 
 	if (pread(space->mem_fd, space->bounce, space->page_size, (off_t)from) ==
-	    (ssize_t)space->page_size)
-		err = store->tier->ops->write(store->backend_store, batch_page(batch, i)->slot, 1,
-					      space->bounce);
-	if (err == 0) {
-		pagemap_store(space, batch, i);
-		return;
+	    (ssize_t)space->page_size) {
+		if (store->tier->ops->write(store->backend_store, batch_page(batch, i)->slot, 1,
+					    space->bounce) == 0) {
+			pagemap_store(space, batch, i);
+			return;
+		}
+		stats_add(&store->tier->n_errors, 1);
 	}
-	stats_add(&store->tier->n_errors, 1);
 	(void)fault_fetch_page(space, batch_page(batch, i)->pgidx, 1, false, &pages);
 }
 
@@ -607,7 +606,7 @@ static void evict_settle_batch(struct space *space, struct batch *batch)
 {
 	if (batch->beacon || (batch->state != BATCH_MOVED && batch->state != BATCH_STORING))
 		return;
-	for (uint32_t i = 0; i < batch->n_pages; i++)
+	for (uint32_t i = 0; i < batch->n_pages && !space->gone; i++)
 		if (batch_is_staged(space, batch, i))
 			store_by_daemon(space, batch, i);
 }
@@ -705,6 +704,19 @@ void evict_abandon(struct space *space)
 		if (batch->state == BATCH_MOVED || batch->state == BATCH_STORING)
 			batch_release_slots(space, batch);
 		__atomic_store_n(&space->leaving_pages, 0, __ATOMIC_RELAXED);
+		batch->n_pages = 0;
+		batch_set_state(space, batch, BATCH_IDLE);
+	}
+}
+
+void evict_end(struct space *space)
+{
+	for (uint32_t i = 0; i < space->n_batches; i++) {
+		struct batch *batch = &space->batches[i];
+
+		if (batch->state == BATCH_MOVING || batch->state == BATCH_MOVED ||
+		    batch->state == BATCH_STORING)
+			batch_release_slots(space, batch);
 		batch->n_pages = 0;
 		batch_set_state(space, batch, BATCH_IDLE);
 	}

@@ -27,6 +27,9 @@ void evict_settle_batches(struct space *space);
 /* The agent is gone: as evict_settle_batches, and every batch ends. */
 void evict_abandon(struct space *space);
 
+/* The address space is gone: what the batches hold of slots is given back. */
+void evict_end(struct space *space);
+
 /* An mremap was applied: pages in batches follow it. */
 void evict_batches_moved(struct space *space, uint64_t from, uint64_t to, uint64_t n);
 

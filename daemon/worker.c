@@ -253,6 +253,7 @@ static void worker_end(struct space *space)
 	__atomic_store_n(&space->state, SPACE_DEAD, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&space->mail_lock);
 	object_leave_all(space);
+	evict_end(space);
 	for (size_t i = 0; i < sizeof(at_work) / sizeof(at_work[0]); i++) {
 		mail = *at_work[i];
 		*at_work[i] = NULL;
