@@ -526,7 +526,7 @@ bool fault_read_batch(struct space *space)
 	 * what lies there is the child's too. */
 	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
 		evict_settle_batches(space);
-	n = object_before_read(space) ? read(space->uffd, msgs, room * sizeof(*msgs)) : 0;
+	n = object_before_read(space) ? uffd_read(space->uffd, msgs, room * sizeof(*msgs)) : 0;
 	if (n <= 0)
 		return false;
 	n /= (ssize_t)sizeof(*msgs);

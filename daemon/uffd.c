@@ -10,11 +10,13 @@
  * What may never happen here: a second try. EAGAIN means that the world has changed, and
  * only the caller can look at it again.
  */
+#define _GNU_SOURCE
 #include "uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define UFFD_FEATURES_NEEDED                                                                       \
@@ -241,6 +243,17 @@ enum uffd_result uffd_unmark(int uffd, uint64_t addr, uint64_t bytes)
 					   .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
 
 	return uffd_classify(ioctl(uffd, UFFDIO_WRITEPROTECT, &arg));
+}
+
+ssize_t uffd_read(int uffd, void *msgs, size_t bytes)
+{
+	struct iovec iov = { .iov_base = msgs, .iov_len = bytes };
+	ssize_t n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
+
+	/* An older kernel: nothing but the flag of the description. */
+	if (n < 0 && errno == EOPNOTSUPP)
+		n = read(uffd, msgs, bytes);
+	return n < 0 ? -errno : n;
 }
 
 enum uffd_result uffd_settled(int uffd)

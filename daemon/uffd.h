@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "util/uapi.h"
 
@@ -56,6 +57,9 @@ enum uffd_result uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes);
 enum uffd_result uffd_mark(int uffd, uint64_t addr, uint64_t bytes);
 /* Take the marker away again. */
 enum uffd_result uffd_unmark(int uffd, uint64_t addr, uint64_t bytes);
+/* Read messages; bytes, or a negative errno. Never waits where the kernel can be told so: the
+ * program has the description, and may clear its O_NONBLOCK at any time. */
+ssize_t uffd_read(int uffd, void *msgs, size_t bytes);
 /* Is an event unread? Has no effect and takes no lock. UFFD_OK: no; UFFD_AGAIN: yes, or one
  * is on its way, or it was read and the program's thread has not run since. An address
  * space that is gone counts as settled. */

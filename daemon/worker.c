@@ -177,6 +177,9 @@ static void worker_wait(struct space *space, bool at_once)
 	if (fds[2].revents)
 		worker_drain_eventfd(space->agent_efd);
 	space->readable = fds[0].revents & POLLIN;
+	/* The program shares the description, and has cleared its flag: poll says nothing else. */
+	if (fds[0].revents & POLLERR)
+		(void)fcntl(space->uffd, F_SETFL, O_NONBLOCK);
 }
 
 static void worker_take_mail(struct space *space)

@@ -474,6 +474,44 @@ static void stops_reading(void)
 	printf("dropped or held back\n");
 }
 
+static void restore_me(void)
+{
+	struct uhmm_msg_request request = request_of(UHMM_REQ_RESTORE);
+	struct packet packet;
+
+	request.pid = getpid();
+	send_packet(&request, sizeof(request), NULL, 0);
+	CHECK(recv_packet(&packet) == sizeof(packet.done) && packet.h.type == UHMM_MSG_DONE);
+}
+
+/* Makes the daemon's reads of its userfaultfd wait, and poll fail: the flag is one that both
+ * share. The daemon serves on. */
+static void makes_reads_wait(void)
+{
+	struct uffdio_register range = { .range.len = page_bytes(),
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct offer offer = offer_make();
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	struct packet packet;
+	char *page = map_private(page_bytes());
+
+	offer_send(&offer);
+	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
+	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
+	sock = socket_connect(addr.sun_path);
+	say_hello(UHMM_ROLE_ADMIN);
+	restore_me();
+	range.range.start = (uintptr_t)page;
+	CHECK(ioctl(offer.uffd, UFFDIO_REGISTER, &range) == 0);
+	CHECK(fcntl(offer.uffd, F_SETFL, 0) == 0);
+	alarm(TIMEOUT_MS / 1000);
+	for (unsigned int i = 0; i < 10; i++) {
+		CHECK(madvise(page, page_bytes(), MADV_DONTNEED) == 0);
+		restore_me();
+	}
+}
+
 /* ---- those that go away, or never say anything -------------------------------------------- */
 
 static void leaves_at_once(void)
@@ -546,6 +584,7 @@ static const struct bad_case {
 	{ "migrate_nothing", migrate_nothing, true },
 	{ "query_everything", query_everything, true },
 	{ "stops_reading", stops_reading, true },
+	{ "makes_reads_wait", makes_reads_wait, true },
 	{ "leaves_at_once", leaves_at_once, true },
 	{ "leaves_after_hello", leaves_after_hello, true },
 	{ "leaves_after_welcome", leaves_after_welcome, true },
