@@ -231,6 +231,7 @@ void request_done(struct control *control, struct conn *conn, const struct mail 
 	const char *why = mail->error == -ESRCH	     ? "the process has ended"
 			  : mail->error == -ENOTCONN ? "the process has no agent (see status)"
 			  : mail->error == -EBUSY    ? "the process is held in host RAM"
+			  : mail->error == -EAGAIN   ? "too many requests wait for the process"
 			  : mail->error < 0	     ? strerror(-mail->error)
 						     : "";
 

@@ -574,17 +574,31 @@ void space_post(struct space *space, struct mail *mail)
 	space_post_started(space, mail);
 }
 
+/* Do as many requests of clients wait as may? With mail_lock held. */
+static bool mailbox_is_full(const struct space *space)
+{
+	unsigned int n = 0;
+	struct list *pos;
+
+	list_for_each(pos, &space->mail)
+		n += list_entry(pos, struct mail, link)->conn_id != 0;
+	return n >= SPACE_REQUESTS_MAX;
+}
+
 void space_post_started(struct space *space, struct mail *mail)
 {
-	bool dead;
+	int err = 0;
 
 	pthread_mutex_lock(&space->mail_lock);
-	dead = space_get_state(space) == SPACE_DEAD;
-	if (!dead)
+	if (space_get_state(space) == SPACE_DEAD)
+		err = -ESRCH;
+	else if (mail->conn_id && mail->type != MAIL_AGENT && mailbox_is_full(space))
+		err = -EAGAIN;
+	else
 		list_add_tail(&space->mail, &mail->link);
 	pthread_mutex_unlock(&space->mail_lock);
-	if (dead) {
-		mail->error = -ESRCH;
+	if (err < 0) {
+		mail->error = err;
 		control_complete(mail);
 		return;
 	}

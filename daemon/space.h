@@ -204,6 +204,8 @@ struct madvise_seen {
 };
 
 #define SPACE_MADVISES 64u
+/* Requests of clients that wait for one worker: each holds memory. */
+#define SPACE_REQUESTS_MAX 16u
 
 struct space {
 	/* Guarded by the registry's lock. */

@@ -182,12 +182,20 @@ static void worker_wait(struct space *space, bool at_once)
 		(void)fcntl(space->uffd, F_SETFL, O_NONBLOCK);
 }
 
-static void worker_take_mail(struct space *space)
+/* True: there may be more. A QUERY can take long, so after one the rest of the world has its
+ * turn. */
+static bool worker_take_mail(struct space *space)
 {
 	struct mail *mail;
 
-	while ((mail = worker_next_mail(space)))
+	while ((mail = worker_next_mail(space))) {
+		bool takes_long = mail->type == MAIL_QUERY;
+
 		home_take_mail(space, mail);
+		if (takes_long)
+			return true;
+	}
+	return false;
 }
 
 /* Is the address space still there? Asked when its socket closed, and now and then of a child
@@ -290,8 +298,8 @@ void *worker_run(void *arg)
 		}
 		fault_serve_all(space);
 		populate_step(space);
-		worker_take_mail(space);
-		more = home_step(space);
+		more = worker_take_mail(space);
+		more |= home_step(space);
 		more |= survey_step(space);
 		quiesce_step(space);
 		evict_step(space);

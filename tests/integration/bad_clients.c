@@ -474,6 +474,31 @@ static void stops_reading(void)
 	printf("dropped or held back\n");
 }
 
+/* Asks for more than its worker can answer: each question holds 16 MiB of the daemon's. */
+static void asks_too_much(void)
+{
+	struct uhmm_msg_request request = request_of(UHMM_REQ_QUERY);
+	struct offer offer = offer_make();
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	struct packet packet;
+
+	offer_send(&offer);
+	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
+	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
+	sock = socket_connect(addr.sun_path);
+	say_hello(UHMM_ROLE_ADMIN);
+	request.addr = (uint64_t)1 << 40;
+	request.bytes = ((uint64_t)16 << 20) * page_bytes();
+	for (unsigned int i = 0; i < 100; i++)
+		send_packet(&request, sizeof(request), NULL, 0);
+	do {
+		if (!recv_packet(&packet))
+			prog_fail("hung up, and no question was refused");
+	} while (packet.h.type != UHMM_MSG_DONE || packet.done.error == 0);
+	CHECK(packet.done.error == -EAGAIN);
+}
+
 static void restore_me(void)
 {
 	struct uhmm_msg_request request = request_of(UHMM_REQ_RESTORE);
@@ -584,6 +609,7 @@ static const struct bad_case {
 	{ "migrate_nothing", migrate_nothing, true },
 	{ "query_everything", query_everything, true },
 	{ "stops_reading", stops_reading, true },
+	{ "asks_too_much", asks_too_much, true },
 	{ "makes_reads_wait", makes_reads_wait, true },
 	{ "leaves_at_once", leaves_at_once, true },
 	{ "leaves_after_hello", leaves_after_hello, true },
