@@ -96,6 +96,8 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 		err = copy_records(&heirs->past, &child->map, 0, UINT64_MAX, false);
 	if (!child->map.family)
 		init = pagemap_init(&child->map, child->family);
+	/* Records without a marker are inherited, so the child must look for them, too. */
+	child->n_unmarked = space->n_unmarked;
 	if (err == 0)
 		err = heirs->error;
 	if (init == 0 && err < 0)
@@ -214,6 +216,8 @@ static int finish_one(struct space *space, struct space *child)
 {
 	int err;
 
+	if (child->n_unmarked < space->n_unmarked)
+		child->n_unmarked = space->n_unmarked;
 	child->given_up |= space->given_up;
 	child->distrust |= space->distrust;
 	err = ranges_copy(&space->registered, &child->registered);
