@@ -94,7 +94,8 @@ void populate_step(struct space *space)
 		if (growth == 0)
 			continue;
 		/* No hole without a marker or a record of that. */
-		evict_close_gates(space);
+		if (!evict_close_gates(space))
+			return;
 		populate_help(space, fault->addr,
 			      new_ground(space, space_pgidx(space, fault->addr), growth)
 				      << space->page_shift);
