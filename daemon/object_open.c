@@ -187,6 +187,7 @@ static bool has_descriptor(const struct object *object, pid_t mapper)
 struct mapper_search {
 	const struct object *object;
 	struct maps maps;
+	pid_t pid; /* whose threads are looked at */
 	struct space **found;
 	uint32_t n, cap;
 };
@@ -214,22 +215,55 @@ static bool maps_object(const struct maps *maps, const struct object *object)
 	return false;
 }
 
+/* 1: read, and it maps something; 0: it maps nothing, or has gone. */
+static int read_maps(struct maps *maps, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+
+	maps->n = 0;
+	if (fd < 0)
+		return 0;
+	err = maps_read(maps, fd);
+	close(fd);
+	if (err < 0)
+		maps->n = 0;
+	return err == -ENOMEM ? err : maps->n != 0;
+}
+
+static int read_maps_of_thread(void *arg, int tid)
+{
+	struct mapper_search *search = arg;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/maps", search->pid, tid);
+	return read_maps(&search->maps, path);
+}
+
+/* A process whose first thread has ended goes on, and shows what it maps only in the others. */
+static int read_maps_of_process(struct mapper_search *search, int pid)
+{
+	char path[64];
+	int err;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	err = read_maps(&search->maps, path);
+	if (err == 0) {
+		search->pid = pid;
+		snprintf(path, sizeof(path), "/proc/%d/task", pid);
+		err = each_number(path, read_maps_of_thread, search);
+	}
+	return err < 0 ? err : 0;
+}
+
 /* Does this process map the object? Then it must be a space of ours. */
 static int look_at_process(void *arg, int pid)
 {
 	struct mapper_search *search = arg;
 	struct space *space;
-	char path[64];
-	int fd, err;
+	int err = read_maps_of_process(search, pid);
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	err = maps_read(&search->maps, fd);
-	close(fd);
 	if (err < 0 || !maps_object(&search->maps, search->object))
-		return err == -ENOMEM ? err : 0;
+		return err;
 	space = space_find_pid(pid);
 	if (!space)
 		return -EXDEV;
@@ -347,15 +381,35 @@ static int join_everybody(struct object *object)
 
 /* ---- opening ------------------------------------------------------------------------- */
 
+struct opening {
+	const struct mapping *m;
+	int fd;
+};
+
+static int open_mapped_by(void *arg, int tid)
+{
+	struct opening *opening = arg;
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", tid,
+		 (unsigned long long)opening->m->start, (unsigned long long)opening->m->end);
+	opening->fd = open(path, O_RDWR | O_CLOEXEC);
+	if (opening->fd < 0)
+		opening->fd = -errno;
+	return opening->fd >= 0;
+}
+
 int object_open_mapped(const struct space *space, const struct mapping *m)
 {
-	char path[96];
-	int fd;
+	struct opening opening = { .m = m, .fd = -ENOENT };
+	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", space->pid,
-		 (unsigned long long)m->start, (unsigned long long)m->end);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	if (open_mapped_by(&opening, space->pid) || opening.fd != -ENOENT)
+		return opening.fd;
+	/* Its first thread may have ended: then the others show what is mapped. */
+	snprintf(path, sizeof(path), "/proc/%d/task", space->pid);
+	(void)each_number(path, open_mapped_by, &opening);
+	return opening.fd;
 }
 
 /* What speaks against it, whoever maps it; NONE: nothing. */
