@@ -275,6 +275,8 @@ int object_fork(struct space *space, struct space *child)
 	int err = 0;
 
 	child->has_shared = space->has_shared;
+	/* Of what it did not get (MADV_DONTFORK) it is no mapper. */
+	child->shared_unmapped = space->n_objects != 0;
 	for (uint32_t i = 0; i < space->n_objects && err == 0; i++)
 		err = add_mapper(child, space->objects[i]);
 	return err;

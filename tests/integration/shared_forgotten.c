@@ -97,6 +97,33 @@ static void is_forgotten(struct identity id, const char *when)
 	}
 }
 
+/* A child that did not get it is no mapper, and goes on. */
+static void with_dontfork(void)
+{
+	char *mem = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct identity id;
+	int end[2];
+	pid_t pid;
+	char byte;
+
+	CHECK(mem != MAP_FAILED && pipe(end) == 0);
+	id = identity_of(mem);
+	pattern_fill(mem, LEN, 1);
+	CHECK(madvise(mem, LEN, MADV_DONTFORK) == 0);
+	send_away(mem, LEN);
+	pid = fork();
+	if (pid == 0) {
+		close(end[1]);
+		_exit(read(end[0], &byte, 1) != 0);
+	}
+	pattern_check(mem, MIB, 1);
+	CHECK(munmap(mem, LEN) == 0);
+	is_forgotten(id, "not inherited by a child");
+	close(end[1]);
+	child_join(pid);
+	close(end[0]);
+}
+
 int main(void)
 {
 	char *mem, *rest;
@@ -123,5 +150,6 @@ int main(void)
 		CHECK(munmap(mem, LEN) == 0);
 		child_join(pid);
 	}
+	with_dontfork();
 	return 0;
 }
