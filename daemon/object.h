@@ -170,7 +170,7 @@ unsigned char object_where(struct space *space, uint64_t addr);
 
 /* Register every mapping of the object and become a mapper. 0; -EAGAIN: not yet, ask again;
  * -ENOENT (it maps none), -ENOTCONN, -ESRCH, -EBUSY (a userfaultfd of the program's
- * own watches it), -ENOTSUP (a private mapping of it). */
+ * own watches it), -ENOTSUP (a private mapping of it), -EACCES (one that is for reading only). */
 int object_join(struct space *space, struct object *object);
 /* Nothing is away: let go. -EBUSY: something is. */
 int object_leave(struct space *space, struct object *object);

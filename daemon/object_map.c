@@ -97,7 +97,13 @@ static int register_mapping(struct space *space, const struct mapping *m)
 	case UFFD_ERROR:
 		break;
 	}
-	return errno == ENOENT || errno == EINVAL ? -EAGAIN : -EBUSY;
+	if (errno == EPERM) /* from a descriptor that is for reading only */
+		return -EACCES;
+	if (errno == ENOENT || errno == EINVAL)
+		return -EAGAIN;
+	(void)ranges_add(&space->unmanaged, m->start, m->end, UHMM_REASON_APP_UFFD);
+	space->unmanaged_ns = clock_now_ns(); /* remembered until the object is let go */
+	return -EBUSY;
 }
 
 /* REGISTER passes over holes in silence, and what is mapped into one is not registered: so
@@ -132,6 +138,7 @@ static int certify_mappings(struct space *space, const struct object *object)
 
 int object_join(struct space *space, struct object *object)
 {
+	bool mine = false;
 	int err;
 
 	if (space_get_state(space) == SPACE_DEAD)
@@ -148,14 +155,16 @@ int object_join(struct space *space, struct object *object)
 	for (size_t i = 0; i < space->maps.n && err == 0; i++) {
 		const struct mapping *m = &space->maps.v[i];
 
-		if (is_of(m, object) && m->shared &&
-		    !ranges_cover(&space->certain, m->start, m->end))
-			err = register_mapping(space, m);
+		if (!is_of(m, object) || ranges_cover(&space->certain, m->start, m->end))
+			continue;
+		mine = true;
+		err = m->shared ? register_mapping(space, m) : -ENOTSUP;
 	}
 	if (err == 0)
 		err = certify_mappings(space, object);
-	/* A mapper from the first registration on, so that a fork is followed. */
-	if ((err == 0 || err == -EAGAIN) && add_mapper(space, object) < 0)
+	/* A mapper from the first registration on, so that a fork is followed; also when the next
+	 * is refused, so that it is let go. */
+	if ((err == 0 || err == -EAGAIN || mine) && err != -ESRCH && add_mapper(space, object) < 0)
 		return -ENOMEM;
 	return err;
 }
@@ -177,7 +186,10 @@ int object_leave(struct space *space, struct object *object)
 	for (size_t i = 0; i < space->maps.n; i++) {
 		const struct mapping *m = &space->maps.v[i];
 
-		if (is_of(m, object) && home_unregister(space, m->start, m->end) == -EAGAIN)
+		/* Not one that a userfaultfd of the program's own watches: an older kernel lets
+		 * anybody unregister it. */
+		if (is_of(m, object) && m->shared && !ranges_find(&space->unmanaged, m->start) &&
+		    home_unregister(space, m->start, m->end) == -EAGAIN)
 			return -EAGAIN;
 	}
 	unlist_object(space, object);

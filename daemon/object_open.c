@@ -484,6 +484,8 @@ static enum uhmm_reason reason_of(int err)
 		return UHMM_REASON_APP_UFFD;
 	case -ENOTSUP:
 		return UHMM_REASON_FILE;
+	case -EACCES:
+		return UHMM_REASON_READONLY;
 	default:
 		return UHMM_REASON_SHARED; /* not now: it is tried again */
 	}
