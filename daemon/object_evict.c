@@ -310,6 +310,9 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 	while (from < to && tries < PASS_TRIES) {
 		uint32_t budget = 64;
 
+		/* What was locked meanwhile stays. */
+		if (pass_locks_changed(pass) && pass_protect(pass) < 0)
+			break;
 		object_lock_still(object);
 		err = may_punch(object);
 		if (err < 0) {

@@ -65,6 +65,8 @@ void pass_forget_mappers(struct pass *pass);
 /* Write-protect the pages in every mapping, and leave alone what must stay. 0; -EAGAIN: mappings
  * changed all the time; -ENOENT: nobody maps it. */
 int pass_protect(struct pass *pass);
+/* Must it be asked again what is locked? */
+bool pass_locks_changed(const struct pass *pass);
 /* No thread can have a page pinned for a device to write. 0; -EBUSY: one may have; -EAGAIN. */
 int pass_prove(struct pass *pass);
 

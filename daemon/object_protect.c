@@ -177,14 +177,17 @@ static int protect_mapping(const struct pass *pass, struct space *space, const s
 int object_protect(struct space *space, const void *arg)
 {
 	const struct pass *pass = arg;
+	uint64_t locked_kb;
 	int err;
 
 	/* A child that we know no process of yet: nobody knows where it maps what. */
 	if (space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 	    space->hold || space->quitting || uffd_settled(space->uffd) != UFFD_OK)
 		return -EAGAIN;
+	locked_kb = space_locked_kb(space);
+	__atomic_store_n(&space->looked_locked_kb, locked_kb, __ATOMIC_RELAXED);
 	err = maps_read(&space->maps, space->maps_fd);
-	if (err == 0 && space_has_locked(space))
+	if (err == 0 && locked_kb)
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
 	space->maps_read_ns = 0; /* without pick.c's own verdicts: it reads them again */
 	if (err == 0 && pick_collect_pinned(space) < 0)
@@ -203,6 +206,21 @@ static bool same_mappers(const struct pass *pass)
 		if (!object_has_applied(pass->mappers[i]))
 			return false;
 	return pass->object->gen == pass->gen && !pass->object->broken;
+}
+
+/* Has a mapper locked memory, or let go of some, since it looked which is locked? An mlock of
+ * what is here makes no message. */
+bool pass_locks_changed(const struct pass *pass)
+{
+	for (uint32_t i = 0; i < pass->n_mappers; i++) {
+		const struct space *space = pass->mappers[i];
+		uint64_t kb = space_locked_kb(space);
+
+		if (kb != UINT64_MAX &&
+		    kb != __atomic_load_n(&space->looked_locked_kb, __ATOMIC_RELAXED))
+			return true;
+	}
+	return false;
 }
 
 /*

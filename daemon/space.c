@@ -484,17 +484,18 @@ void space_close_proc(struct space *space)
 	space_close(&space->task_fd);
 }
 
-bool space_has_locked(const struct space *space)
+uint64_t space_locked_kb(const struct space *space)
 {
 	char text[4096];
 	const char *at;
 	ssize_t n = pread(space->status_fd, text, sizeof(text) - 1, 0);
 
 	if (n <= 0)
-		return true; /* it has gone, or cannot be seen: smaps says more */
+		return UINT64_MAX;
 	text[n] = '\0';
+	/* A first thread that has ended shows none, though the others go on. */
 	at = strstr(text, "\nVmLck:");
-	return at && strtoull(at + 7, NULL, 10) != 0;
+	return at ? strtoull(at + 7, NULL, 10) : UINT64_MAX;
 }
 
 int space_verify(struct space *space, uint64_t staging_addr)

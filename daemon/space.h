@@ -258,6 +258,7 @@ struct space {
 	uint64_t why_not_bytes[UHMM_REASON_MAX]; /* atomic, as of the last scan */
 	bool hold;		/* atomic: an administrator wants it home, and to stay there */
 	bool no_room;		/* atomic: the page map may not grow, so nothing more leaves */
+	uint64_t looked_locked_kb; /* VmLck before locked mappings were last looked for, atomic */
 	bool reading;		/* atomic: events may have been read that are not applied yet */
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
@@ -367,8 +368,9 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
 /* Open the /proc files of `pid`; they stay bound to its present address space. */
 int space_open_proc(struct space *space, pid_t pid);
 void space_close_proc(struct space *space);
-/* Has it locked memory, as of now? locked_kb is as of the last sample. */
-bool space_has_locked(const struct space *space);
+/* How much memory it has locked now (locked_kb is as of the last sample). UINT64_MAX: it has gone,
+ * or cannot be seen. */
+uint64_t space_locked_kb(const struct space *space);
 /* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
  * staging. */
 int space_verify(struct space *space, uint64_t staging_addr);
