@@ -6,11 +6,12 @@
  *   1. every process that maps it is enrolled; nobody has a descriptor; it has no name
  *   2. each mapper registers its mappings
  *   3. no thread is still in a fork that began before 2 (threads.c)
- *   4. the same mappers, and no other, map it now
+ *   4. the same mappers, and no other, map it now; several looks find no descriptor
  *
  * After 3 a new mapping can only come from a registered one, and says so. A descriptor cannot
  * come back: there is none, and none is on its way through a socket or held by an io_uring.
- * (/proc/PID/map_files could make one, for who has CAP_CHECKPOINT_RESTORE.)
+ * (/proc/PID/map_files could make one, for who has CAP_CHECKPOINT_RESTORE. And
+ * remap_file_pages(2) maps pages of the object anew, in silence.)
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -46,6 +47,9 @@
 #define JOIN_PATIENCE_NS 300000000u
 #define FORK_PATIENCE_NS 500000000u
 #define PAUSE_USEC 2000
+/* How often, and how long apart, a descriptor is looked for at last. */
+#define LOOKS 8u
+#define LOOK_PAUSE_USEC 500u
 
 /* ---- /proc --------------------------------------------------------------------------- */
 
@@ -108,17 +112,18 @@ static int fd_is_way(void *arg, int fd)
 {
 	const struct fd_search *search = arg;
 	char path[96], link[64];
-	struct stat st;
+	struct statx st;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "%s/fd/%d", search->table, fd);
-	if (stat(path, &st) < 0)
+	/* Of what is known: a file of a server that does not answer may be among them. */
+	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &st) < 0)
 		return 0;
-	if (st.st_dev == search->dev && st.st_ino == search->ino)
+	if (makedev(st.stx_dev_major, st.stx_dev_minor) == search->dev && st.stx_ino == search->ino)
 		return 1;
-	if (S_ISSOCK(st.st_mode))
+	if (S_ISSOCK(st.stx_mode))
 		return fdinfo_number(search, fd, "scm_fds:") != 0;
-	if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISCHR(st.st_mode))
+	if (S_ISREG(st.stx_mode) || S_ISDIR(st.stx_mode) || S_ISCHR(st.stx_mode))
 		return 0;
 	n = readlink(path, link, sizeof(link) - 1);
 	link[n > 0 ? n : 0] = '\0';
@@ -180,6 +185,18 @@ static bool has_descriptor(const struct object *object, pid_t mapper)
 	struct fd_search search = { .dev = object->dev, .ino = object->ino };
 
 	return search_process(&search, mapper) || each_number("/proc", search_process, &search);
+}
+
+/* One that is passed on all the time may go from a table that a look has not come to yet to one
+ * that it has seen. That it does so at each of several looks is not to be expected. */
+static bool has_moving_descriptor(const struct object *object, pid_t mapper)
+{
+	for (unsigned int i = 0; i < LOOKS; i++) {
+		usleep(LOOK_PAUSE_USEC + i * 777u);
+		if (has_descriptor(object, mapper))
+			return true;
+	}
+	return false;
 }
 
 /* ---- mappers ------------------------------------------------------------------------- */
@@ -515,6 +532,10 @@ int object_open(struct object *object, struct space *space, const struct mapping
 	if (err == 0) {
 		err = join_everybody(object);
 		reason = err ? reason_of(err) : UHMM_REASON_NONE;
+	}
+	if (err == 0 && !m->is_zero_device && has_moving_descriptor(object, space_pid(space))) {
+		err = -EBUSY;
+		reason = UHMM_REASON_FD_OPEN;
 	}
 	object_lock(object);
 	object->open = err == 0;
