@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,21 +73,16 @@ static bool cannot_pin(int task_fd, pid_t tid, const struct threads_call *call)
 	return false;
 }
 
-/* Does the program have a way to let a device write to its memory behind its back? */
-static bool pins_behind(const struct space *space, const struct maps *maps)
+/* Is there a way in this table of descriptors to let a device write behind a thread's back? */
+static bool table_pins(const char *path)
 {
-	char path[64], link[64];
+	char link[64];
 	struct dirent *entry;
 	bool found = false;
-	DIR *dir;
+	DIR *dir = opendir(path);
 
-	for (size_t i = 0; i < maps->n; i++)
-		if (maps->v[i].is_io_uring)
-			return true;
-	snprintf(path, sizeof(path), "/proc/%d/fd", space->pid);
-	dir = opendir(path);
 	if (!dir)
-		return !pass_is_gone(space) && errno != ENOENT;
+		return errno != ENOENT && errno != ESRCH;
 	while (!found && (entry = readdir(dir))) {
 		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
 
@@ -99,15 +95,38 @@ static bool pins_behind(const struct space *space, const struct maps *maps)
 	return found;
 }
 
-static int prove_mapper(const struct space *space)
+/* A thread with a table of its own; also when the first thread has ended, and its table. */
+static bool own_table_is_free(void *arg, int task_fd, pid_t tid)
+{
+	const struct space *space = arg;
+	char path[64];
+
+	(void)task_fd;
+	if (tid == space->pid || syscall(SYS_kcmp, space->pid, tid, KCMP_FILES, 0, 0) == 0)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd", space->pid, tid);
+	return !table_pins(path);
+}
+
+/* Does the program have a way to let a device write to its memory behind its back? */
+static bool pins_behind(struct space *space, const struct maps *maps, int task_fd)
+{
+	char path[64];
+
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->v[i].is_io_uring)
+			return true;
+	snprintf(path, sizeof(path), "/proc/%d/fd", space->pid);
+	return !pass_is_gone(space) &&
+	       (table_pins(path) || !threads_each(task_fd, own_table_is_free, space));
+}
+
+static int prove_threads(const struct space *space, int task_fd)
 {
 	uint64_t until_ns = clock_now_ns() + PROVE_PATIENCE_NS;
 	struct threads threads = THREADS_NULL;
-	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int err = 0;
 
-	if (task_fd < 0)
-		return 0; /* it has ended */
 	if (!threads_note(&threads, task_fd))
 		err = pass_is_gone(space) ? 0 : -EAGAIN;
 	while (err == 0 && !threads_are_past(&threads, cannot_pin)) {
@@ -116,20 +135,23 @@ static int prove_mapper(const struct space *space)
 			err = pass_is_gone(space) ? 0 : -EBUSY;
 	}
 	threads_deinit(&threads);
-	close(task_fd);
 	return err;
 }
 
-static int prove_here(const struct space *space)
+static int prove_here(struct space *space)
 {
+	int task_fd = openat(space->task_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
 	struct maps maps = MAPS_NULL;
-	int err = maps_read(&maps, space->maps_fd) < 0 && !pass_is_gone(space) ? -EAGAIN : 0;
 
-	if (err == 0 && pins_behind(space, &maps))
+	if (task_fd < 0)
+		return 0; /* it has ended */
+	err = maps_read(&maps, space->maps_fd) < 0 && !pass_is_gone(space) ? -EAGAIN : 0;
+	if (err == 0 && pins_behind(space, &maps, task_fd))
 		err = -EBUSY;
 	if (err == 0)
-		err = prove_mapper(space);
+		err = prove_threads(space, task_fd);
 	maps_deinit(&maps);
+	close(task_fd);
 	return err;
 }
 
