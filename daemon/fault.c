@@ -527,8 +527,10 @@ bool fault_read_batch(struct space *space)
 	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
 		evict_settle_batches(space);
 	n = object_before_read(space) ? uffd_read(space->uffd, msgs, room * sizeof(*msgs)) : 0;
-	if (n <= 0)
+	if (n <= 0) {
+		object_end_noting(space);
 		return false;
+	}
 	n /= (ssize_t)sizeof(*msgs);
 	event_log_add(&space->log, (uint32_t)n);
 	object_match(space, msgs, (uint32_t)n);
@@ -542,6 +544,7 @@ bool fault_read_batch(struct space *space)
 			n_events++;
 		}
 	}
+	object_end_noting(space);
 	space->n_events += n_events;
 	return true;
 }

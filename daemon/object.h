@@ -201,6 +201,8 @@ void object_match(struct space *space, const struct uffd_msg *msgs, uint32_t n);
 /* What it was that brought a REMOVE of [start, end) in the mapping m, of those just read. */
 enum object_advice object_advice_of(const struct space *space, const struct mapping *m,
 				    uint64_t start, uint64_t end);
+/* What was read is noted. */
+void object_end_noting(struct space *space);
 /* Nothing that was read is left to be applied. */
 void object_after_read(struct space *space);
 void object_note_remove(struct space *space, uint64_t start, uint64_t end);

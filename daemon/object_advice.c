@@ -7,6 +7,9 @@
  * these threads, and its range tells of which. One that began to wait in between makes more
  * events than woken threads: then nothing is known, and object_remove.c has to find out.
  *
+ * From the reading on the madvise goes on, and another process may hear that it has returned. So
+ * no worker fills a page of the object until object_remove.c knows of it (space->noting).
+ *
  * Runs on the space's worker, around each read of its userfaultfd.
  */
 #define _GNU_SOURCE
@@ -62,6 +65,21 @@ static void wait_for_still(struct space *space)
 	}
 }
 
+/* From here on no worker fills a page of the space's objects. */
+static void begin_noting(struct space *space)
+{
+	__atomic_store_n(&space->noting, true, __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < space->n_objects; i++) {
+		object_lock(space->objects[i]);
+		object_unlock(space->objects[i]);
+	}
+}
+
+void object_end_noting(struct space *space)
+{
+	__atomic_store_n(&space->noting, false, __ATOMIC_SEQ_CST);
+}
+
 bool object_before_read(struct space *space)
 {
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
@@ -75,8 +93,10 @@ bool object_before_read(struct space *space)
 		return false;
 	__atomic_store_n(&space->reading, true, __ATOMIC_SEQ_CST);
 	wait_for_still(space);
-	if (uffd_settled(space->uffd) == UFFD_AGAIN &&
-	    __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
+	if (uffd_settled(space->uffd) != UFFD_AGAIN)
+		return true;
+	begin_noting(space);
+	if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		(void)threads_each(space->task_fd, see_waiting, space);
 	return true;
 }

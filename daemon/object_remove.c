@@ -34,6 +34,14 @@ void object_after_read(struct space *space)
 /* How many pages are looked at to find one that nobody else is about to remove. */
 #define WITNESS_TRIES 16
 
+static bool is_noted(const struct object *object, uint64_t page)
+{
+	for (uint32_t i = 0; i < object->n_removes; i++)
+		if (page - object->removes[i].first < object->removes[i].n)
+			return true;
+	return false;
+}
+
 /* A page that the object has, though the event has been read: if it is there still when the
  * madvise has ended, that was no MADV_REMOVE. Nobody can put it there again meanwhile. */
 static void find_witness(const struct object *object, struct object_remove *remove)
@@ -48,7 +56,7 @@ static void find_witness(const struct object *object, struct object_remove *remo
 		if (data < 0 || page >= end)
 			return;
 		remove->witness = page;
-		remove->contested = object_remove_pending(object, page);
+		remove->contested = is_noted(object, page);
 		if (!remove->contested)
 			return;
 	}
@@ -137,10 +145,10 @@ void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 
 bool object_remove_pending(const struct object *object, uint64_t page)
 {
-	for (uint32_t i = 0; i < object->n_removes; i++)
-		if (page - object->removes[i].first < object->removes[i].n)
+	for (uint32_t i = 0; i < object->n_mappers; i++)
+		if (__atomic_load_n(&object->mappers[i]->noting, __ATOMIC_SEQ_CST))
 			return true;
-	return false;
+	return is_noted(object, page);
 }
 
 /* ---- the end ------------------------------------------------------------------------- */

@@ -255,6 +255,10 @@ static enum fill_result fetch_by_read(struct space *space, struct object *object
 				     space->bounce);
 	object_lock(object);
 	kept = set_state(object, spot, n, rec, PAGE_COMING, PAGE_STORED);
+	/* A madvise that began meanwhile may have punched already. */
+	for (uint64_t i = 0; i < kept && err == 0; i++)
+		if (object_remove_pending(object, spot->page + i))
+			kept = i;
 	if (kept && err < 0) {
 		stats_add(&store->tier->n_errors, 1);
 		object_lose(space, object, spot, strerror(-err));

@@ -260,6 +260,7 @@ struct space {
 	bool no_room;		/* atomic: the page map may not grow, so nothing more leaves */
 	uint64_t looked_locked_kb; /* VmLck before locked mappings were last looked for, atomic */
 	bool reading;		/* atomic: events may have been read that are not applied yet */
+	bool noting;		/* atomic: a madvise may have begun that no object knows of yet */
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
 	bool worker_started; /* guarded by the registry's lock */
