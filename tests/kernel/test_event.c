@@ -2,6 +2,10 @@
 /*
  * Events: what an unread one stops, when it comes, and which changes raise none.
  */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -116,6 +120,158 @@ START_TEST(remove_event_comes_before_the_zap)
 	ck_assert(kf_thread_done(&advise.thread, KF_PATIENCE_MS));
 	ck_assert_int_eq(advise.error, 0);
 	ck_assert(!kf_is_present(map));
+}
+END_TEST
+
+/* A thread that gives a page up, and by its number. */
+struct giver {
+	struct kf_thread thread;
+	unsigned char *addr;
+	pid_t tid; /* atomic */
+};
+
+static void *giver_run(void *arg)
+{
+	struct giver *giver = arg;
+
+	__atomic_store_n(&giver->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	(void)madvise(giver->addr, kf_page, MADV_DONTNEED);
+	return NULL;
+}
+
+/* What the kernel shows of a thread of ours. */
+static bool read_of(pid_t tid, const char *name, char *text, int size)
+{
+	char path[64];
+	bool got;
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
+	file = fopen(path, "re");
+	got = file && fgets(text, size, file);
+	if (file)
+		(void)fclose(file);
+	return got;
+}
+
+static bool waits_for_its_event(pid_t tid)
+{
+	char text[128];
+
+	return read_of(tid, "wchan", text, sizeof(text)) &&
+	       strncmp(text, "userfaultfd_event_wait", 22) == 0;
+}
+
+static unsigned long turns_ok(pid_t tid)
+{
+	char text[128];
+
+	ck_assert(read_of(tid, "schedstat", text, sizeof(text)));
+	return strtoul(strrchr(text, ' '), NULL, 10);
+}
+
+static void wait_until_it_waits_ok(pid_t tid)
+{
+	for (int i = 0; !waits_for_its_event(tid); i++) {
+		ck_assert_int_lt(i, KF_PATIENCE_MS);
+		(void)usleep(1000);
+	}
+}
+
+/* Starts it, and waits until its event is queued. */
+static void giver_start_ok(struct giver *giver, unsigned char *addr)
+{
+	*giver = (struct giver){ .addr = addr };
+	kf_thread_start(&giver->thread, giver_run, giver);
+	while (__atomic_load_n(&giver->tid, __ATOMIC_ACQUIRE) == 0)
+		(void)usleep(1000);
+	wait_until_it_waits_ok(giver->tid);
+}
+
+#define N_GIVERS 4
+
+START_TEST(events_are_read_in_the_order_in_which_they_were_queued)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(N_GIVERS);
+	struct giver givers[N_GIVERS];
+
+	kf_register_ok(uffd, map, N_GIVERS * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	for (int i = 0; i < N_GIVERS; i++)
+		giver_start_ok(&givers[i], map + (size_t)(N_GIVERS - 1 - i) * kf_page);
+	for (int i = 0; i < N_GIVERS; i++) {
+		struct uffd_msg msg = kf_read_ok(uffd);
+
+		ck_assert_uint_eq(msg.event, UFFD_EVENT_REMOVE);
+		ck_assert_uint_eq(msg.arg.remove.start, (uintptr_t)givers[i].addr);
+		ck_assert(kf_thread_done(&givers[i].thread, KF_PATIENCE_MS));
+	}
+}
+END_TEST
+
+START_TEST(reading_one_event_wakes_the_others_who_wait_and_they_wait_again)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(2);
+	struct giver first, second;
+	unsigned long before;
+
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	giver_start_ok(&first, map);
+	giver_start_ok(&second, map + kf_page);
+	before = turns_ok(second.tid);
+	(void)kf_read_ok(uffd);
+	ck_assert(kf_thread_done(&first.thread, KF_PATIENCE_MS));
+	for (int i = 0; turns_ok(second.tid) == before; i++) {
+		ck_assert_int_lt(i, KF_PATIENCE_MS);
+		(void)usleep(1000);
+	}
+	wait_until_it_waits_ok(second.tid);
+	ck_assert(!kf_thread_done(&second.thread, KF_QUIET_MS));
+	ck_assert_uint_eq(kf_read_ok(uffd).arg.remove.start, (uintptr_t)second.addr);
+	ck_assert(kf_thread_done(&second.thread, KF_PATIENCE_MS));
+}
+END_TEST
+
+START_TEST(fault_is_read_before_an_older_event)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(2);
+	struct kf_touch touch;
+	struct giver giver;
+
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	giver_start_ok(&giver, map);
+	kf_touch_start(&touch, map + kf_page);
+	(void)usleep(KF_QUIET_MS * 1000);
+	(void)kf_read_fault_ok(uffd, map + kf_page);
+	ck_assert(waits_for_its_event(giver.tid));
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	ck_assert(kf_thread_done(&giver.thread, KF_PATIENCE_MS));
+	ck_assert_int_eq(kf_fill(uffd, map + kf_page, 7, 0), 0);
+	kf_touch_ends_ok(&touch, 7);
+}
+END_TEST
+
+static void on_signal(int signum)
+{
+	(void)signum;
+}
+
+START_TEST(signal_with_a_handler_does_not_end_the_wait_for_an_event)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned char *map = kf_map_ok(1);
+	struct giver giver;
+
+	ck_assert(signal(SIGUSR1, on_signal) != SIG_ERR);
+	kf_register_ok(uffd, map, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	giver_start_ok(&giver, map);
+	ck_assert_int_eq(pthread_kill(giver.thread.thread, SIGUSR1), 0);
+	ck_assert(!kf_thread_done(&giver.thread, KF_QUIET_MS));
+	ck_assert(waits_for_its_event(giver.tid));
+	ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	ck_assert(kf_thread_done(&giver.thread, KF_PATIENCE_MS));
 }
 END_TEST
 
@@ -296,6 +452,10 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, settled_probe_sees_unread_event_without_side_effects);
 	tcase_add_test(tcase, settled_probe_is_not_disturbed_by_an_unread_fault);
 	tcase_add_test(tcase, remove_event_comes_before_the_zap);
+	tcase_add_test(tcase, events_are_read_in_the_order_in_which_they_were_queued);
+	tcase_add_test(tcase, reading_one_event_wakes_the_others_who_wait_and_they_wait_again);
+	tcase_add_test(tcase, fault_is_read_before_an_older_event);
+	tcase_add_test(tcase, signal_with_a_handler_does_not_end_the_wait_for_an_event);
 	tcase_add_test(tcase, unmap_event_comes_after_the_unmap);
 	tcase_add_test(tcase, moving_mremap_is_remap_and_then_unmap_of_its_source);
 	tcase_add_test(tcase, mapping_over_raises_unmap);
