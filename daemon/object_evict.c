@@ -28,6 +28,10 @@
 #include "store_slots.h"
 #include "tier.h"
 
+/* When nothing has left for so long, what there is is in use: others wait for this thread. */
+#define TARGET_PATIENCE_NS 200000000u
+#define REQUEST_PATIENCE_NS 2000000000u
+
 /* How a pass ends. */
 enum pass_end { PASS_DONE, PASS_STUCK };
 
@@ -430,13 +434,16 @@ void object_write_back(struct object *object)
 
 uint64_t object_evict(struct object *object, uint64_t first, uint64_t end, uint64_t want, bool any)
 {
-	uint64_t left = 0, at = first;
+	uint64_t patience_ns = any ? REQUEST_PATIENCE_NS : TARGET_PATIENCE_NS;
+	uint64_t left = 0, at = first, since_ns = clock_now_ns();
 
 	__atomic_store_n(&object->busy, true, __ATOMIC_RELAXED);
-	while (at < end && left < want) {
-		uint64_t before = at;
+	while (at < end && left < want && clock_now_ns() - since_ns < patience_ns) {
+		uint64_t before = at, n = one_pass(object, &at, end, want - left, any);
 
-		left += one_pass(object, &at, end, want - left, any);
+		left += n;
+		if (n)
+			since_ns = clock_now_ns();
 		if (at == before)
 			break;
 	}
