@@ -112,16 +112,33 @@ static int add_unit(struct event_log *log)
 	return err;
 }
 
+static uint32_t room_in_unit(const struct event_log *log)
+{
+	return log->n_units * LOG_UNIT_MSGS - log->n;
+}
+
 bool event_log_has_room(struct event_log *log)
 {
-	return log->n < log->n_units * LOG_UNIT_MSGS || add_unit(log) == 0;
+	uint32_t room = room_in_unit(log);
+
+	if (room >= LOG_ROOM_MIN)
+		return true;
+	if (add_unit(log) < 0)
+		return false;
+	for (; room; room--) {
+		struct uffd_msg *msg = event_log_at(log, log->n++);
+
+		msg->LOG_FLAGS = LOG_DONE;
+		msg->event = UFFD_EVENT_PAGEFAULT;
+	}
+	return true;
 }
 
 struct uffd_msg *event_log_room(struct event_log *log, uint32_t *ret_n)
 {
 	if (!event_log_has_room(log))
 		return NULL;
-	*ret_n = LOG_UNIT_MSGS - log->n % LOG_UNIT_MSGS;
+	*ret_n = room_in_unit(log);
 	return event_log_at(log, log->n);
 }
 

@@ -30,6 +30,8 @@
 
 /* Messages in a unit. */
 #define LOG_UNIT_MSGS 127u
+/* So many lie together, if need be behind others that say nothing. */
+#define LOG_ROOM_MIN 64u
 
 struct log_unit {
 	arena_off next;
@@ -53,8 +55,8 @@ int event_log_open(struct event_log *log, struct arena *arena, arena_off head);
 /* Gives the units back. Safe on EVENT_LOG_NULL. */
 void event_log_deinit(struct event_log *log);
 
-/* Where the next messages are to be read to; *ret_n: how many fit there, at least one. NULL: the
- * arena has no room for more. */
+/* Where the next messages are to be read to; *ret_n: how many fit there, at least LOG_ROOM_MIN.
+ * NULL: the arena has no room for more. */
 struct uffd_msg *event_log_room(struct event_log *log, uint32_t *ret_n);
 /* Is there room for another read? */
 bool event_log_has_room(struct event_log *log);

@@ -509,44 +509,56 @@ static void fault_queue(struct space *space, const struct uffd_msg *msg, uint64_
 	fault->paced = false;
 }
 
+/* What may be read for now, into the log: *ret_msgs. */
+static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
+{
+	uint32_t n = 0, room, want;
+
+	*ret_msgs = event_log_room(&space->log, &room);
+	if (!*ret_msgs)
+		return 0;
+	want = object_before_read(space);
+	while (want && n < room) {
+		ssize_t got = uffd_read(space->uffd, *ret_msgs + n,
+					(want < room - n ? want : room - n) * sizeof(**ret_msgs));
+
+		if (got <= 0)
+			break;
+		got /= (ssize_t)sizeof(**ret_msgs);
+		event_log_add(&space->log, (uint32_t)got);
+		n += (uint32_t)got;
+		want = object_left_to_read(space, *ret_msgs, n);
+	}
+	object_match(space, *ret_msgs, n);
+	return n;
+}
+
 bool fault_read_batch(struct space *space)
 {
 	struct uffd_msg *msgs;
-	uint32_t room, n_events = 0;
 	uint64_t now_ns;
-	ssize_t n;
+	uint32_t n;
 
 	/* Nothing before it is needed any more. */
 	if (space->n_events == 0)
 		event_log_clear(&space->log);
-	msgs = event_log_room(&space->log, &room);
-	if (!msgs)
-		return false;
 	/* Reading a FORK lets the parent go on, and it may end at once, and its staging with it:
 	 * what lies there is the child's too. */
 	if (evict_has_staged(space) && uffd_settled(space->uffd) == UFFD_AGAIN)
 		evict_settle_batches(space);
-	n = object_before_read(space) ? uffd_read(space->uffd, msgs, room * sizeof(*msgs)) : 0;
-	if (n <= 0) {
-		object_end_noting(space);
-		return false;
-	}
-	n /= (ssize_t)sizeof(*msgs);
-	event_log_add(&space->log, (uint32_t)n);
-	object_match(space, msgs, (uint32_t)n);
+	n = read_messages(space, &msgs);
 	now_ns = clock_now_ns();
-	for (ssize_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
 			fault_queue(space, &msgs[i], now_ns);
 			event_log_flag(&msgs[i], LOG_DONE);
 		} else {
 			event_note(space, &msgs[i]);
-			n_events++;
+			space->n_events++;
 		}
 	}
 	object_end_noting(space);
-	space->n_events += n_events;
-	return true;
+	return n > 0;
 }
 
 void fault_read(struct space *space)
@@ -555,7 +567,10 @@ void fault_read(struct space *space)
 	 * knows what the next message is. */
 	if (!evict_close_gates(space))
 		return;
-	(void)fault_read_batch(space);
+	/* Where there is shared memory faults come one by one. */
+	for (uint32_t i = 0; i < LOG_UNIT_MSGS && space->n_events == 0; i++)
+		if (!fault_read_batch(space) || space->n_objects == 0)
+			break;
 	if (space->n_events)
 		event_settle(space);
 	object_after_read(space);

@@ -192,15 +192,16 @@ void object_agent_step(struct space *space);
 
 enum object_advice { OBJECT_ADVICE_UNKNOWN, OBJECT_ADVICE_DONTNEED, OBJECT_ADVICE_REMOVE };
 
-/* Before messages are read: MADV_REMOVE cannot be told from MADV_DONTNEED afterwards. False:
- * there is nothing to read. From here on, until object_after_read, nothing leaves the space's
+/* Before messages are read: MADV_REMOVE cannot be told from MADV_DONTNEED afterwards. How many
+ * may be read; 0: none for now. From here on, until object_after_read, nothing leaves the space's
  * objects. */
-bool object_before_read(struct space *space);
+uint32_t object_before_read(struct space *space);
+/* These were read: how many more must be before anything else is done. */
+uint32_t object_left_to_read(const struct space *space, const struct uffd_msg *msgs, uint32_t n);
 /* Directly after it: these were read. */
 void object_match(struct space *space, const struct uffd_msg *msgs, uint32_t n);
-/* What it was that brought a REMOVE of [start, end) in the mapping m, of those just read. */
-enum object_advice object_advice_of(const struct space *space, const struct mapping *m,
-				    uint64_t start, uint64_t end);
+/* What it was that brought a REMOVE of [start, end), of those just read. */
+enum object_advice object_advice_of(const struct space *space, uint64_t start, uint64_t end);
 /* What was read is noted. */
 void object_end_noting(struct space *space);
 /* Nothing that was read is left to be applied. */

@@ -2,20 +2,36 @@
 /*
  * Which madvise was it? MADV_REMOVE and MADV_DONTNEED bring the same event, which names no
  * thread. But its thread waits until the event is read, in a place of the kernel that can be
- * seen, and its arguments with it; and to read is what wakes it. So: note who waits there, read,
- * and see who waits no more. When as many were woken as events came, each event is of one of
- * these threads, and its range tells of which. One that began to wait in between makes more
- * events than woken threads: then nothing is known, and object_remove.c has to find out.
+ * seen, and its arguments with it. So:
+ *
+ *   who     Look twice at who waits. Only a reading ends a wait, so if both times it is the
+ *           same threads, then exactly they waited when the second look began.
+ *   read    Events are read in the order in which they were queued, so the next are theirs.
+ *           Read as many as they are and no more; one that has come since is of the next round.
+ *   whose   A REMOVE lies within what its thread gives up. That leaves one thread, or several
+ *           that want the same, for nearly every event.
+ *
+ * A thread that has been woken is not seen to wait until a processor had it, and to read one
+ * event wakes all who wait. So where a reading may have left an event, the next round begins when
+ * all threads have been seen asleep since, or have run for long.
+ *
+ * Where nobody waits only faults are there. They are read one at a time, lest an event that comes
+ * meanwhile be read along.
+ *
+ * Not known are the events of a process that shares the memory and is no thread (vfork), of a
+ * thread that io_uring made, and what a thread that was killed leaves behind. Then
+ * object_remove.c has to find out.
  *
  * From the reading on the madvise goes on, and another process may hear that it has returned. So
  * no worker fills a page of the object until object_remove.c knows of it (space->noting).
  *
- * Runs on the space's worker, around each read of its userfaultfd.
+ * Runs on the space's worker, around each reading of its userfaultfd.
  */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "object.h"
 #include "quiesce.h"
@@ -24,33 +40,131 @@
 /* Where a thread waits until its event has been read. */
 #define WAITS_IN "userfaultfd_event_wait"
 
-static bool is_call(const struct madvise_seen *seen, const struct threads_call *call)
+/* event_waiter.advice: a call that brings no REMOVE; and one that is not known. */
+#define ADVICE_NONE (-1)
+#define ADVICE_ANY (-2)
+
+/* One that was woken and has run for so long does not wait: it would sleep again at once. */
+#define WOKEN_RUN_NS 3000000u
+#define WOKEN_PAUSE_NS 100000
+#define LOOKS_MAX 8
+
+/* ---- who waits ----------------------------------------------------------------------- */
+
+struct look {
+	const struct space *space;
+	struct event_waiter *v;
+	uint32_t n;
+	bool unknown; /* there are, or may be, others */
+};
+
+static struct event_waiter waiter_of(const struct look *look, pid_t tid,
+				     const struct threads_call *call)
 {
-	return call->nr == SYS_madvise && call->args[0] == seen->addr &&
-	       call->args[1] == seen->bytes && (int)call->args[2] == seen->advice;
+	struct event_waiter waiter = { .tid = tid, .advice = ADVICE_NONE, .end = UINT64_MAX };
+	uint64_t page = look->space->page_size;
+
+	if (call->sp == 0) {
+		waiter.advice = ADVICE_ANY;
+	} else if (quiesce_gives_up(call)) {
+		waiter.advice = (int)call->args[call->nr == SYS_madvise ? 2 : 3];
+		/* Where process_madvise gives up is in the program's memory. */
+		if (call->nr == SYS_madvise) {
+			waiter.start = call->args[0];
+			waiter.end = (call->args[0] + call->args[1] + page - 1) & ~(page - 1);
+		}
+	}
+	return waiter;
 }
 
-/* Nobody else reads events: who is seen waiting waits until we do, so that what is looked at
- * after that is of the same call. */
-static bool see_waiting(void *arg, int task_fd, pid_t tid)
+/* May a child borrow the memory of a thread that sleeps in this call? */
+static bool may_lend(const struct threads_call *call)
 {
-	struct space *space = arg;
-	struct madvise_seen seen = { .tid = tid };
+#ifdef SYS_vfork
+	if (call->nr == SYS_vfork)
+		return true;
+#endif
+	return call->nr == SYS_clone || call->nr == SYS_clone3;
+}
+
+/* Who is seen waiting waits until we read, so that what is looked at after that is of the same
+ * call. */
+static bool see_waiter(void *arg, int task_fd, pid_t tid)
+{
+	struct look *look = arg;
 	struct threads_call call;
 
-	if (!threads_read_call(task_fd, tid, &call) || !quiesce_gives_up(&call) ||
-	    !threads_sleeps_in(task_fd, tid, WAITS_IN) ||
-	    !threads_read_call(task_fd, tid, &call) || call.nr != SYS_madvise ||
-	    threads_read_turns(task_fd, tid, &seen.turns) < 0)
+	if (!threads_read_call(task_fd, tid, &call) ||
+	    (call.sp && (call.nr < 0 || call.nr == SYS_futex)))
 		return true;
-	if (space->n_madvises == SPACE_MADVISES)
+	if (!threads_sleeps_in(task_fd, tid, WAITS_IN)) {
+		look->unknown |= may_lend(&call);
+		return true;
+	}
+	if (look->n == SPACE_WAITERS) {
+		look->unknown = true;
 		return false;
-	seen.addr = call.args[0];
-	seen.bytes = call.args[1];
-	seen.advice = (int)call.args[2];
-	space->madvises[space->n_madvises++] = seen;
+	}
+	if (!threads_read_call(task_fd, tid, &call))
+		return true;
+	look->v[look->n++] = waiter_of(look, tid, &call);
 	return true;
 }
+
+static bool is_same_look(const struct look *a, const struct look *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (uint32_t i = 0; i < a->n; i++)
+		if (a->v[i].tid != b->v[i].tid)
+			return false;
+	return true;
+}
+
+enum found { FOUND_ALL, FOUND_NOT_YET, FOUND_UNKNOWN };
+
+/* All who wait at one moment. */
+static enum found find_waiters(struct space *space)
+{
+	struct event_waiter again[SPACE_WAITERS];
+
+	for (int i = 0; i < LOOKS_MAX; i++) {
+		struct look first = { .space = space, .v = space->waiters };
+		struct look second = { .space = space, .v = again };
+
+		if (!threads_each(space->task_fd, see_waiter, &first) || first.unknown ||
+		    !threads_each(space->task_fd, see_waiter, &second) || second.unknown)
+			return FOUND_UNKNOWN;
+		space->n_waiters = first.n;
+		if (is_same_look(&first, &second))
+			return FOUND_ALL;
+	}
+	space->n_waiters = 0;
+	return FOUND_NOT_YET;
+}
+
+static bool sleeps(int task_fd, pid_t tid, const struct threads_call *call)
+{
+	(void)call;
+	return threads_sleeps(task_fd, tid);
+}
+
+/* Does everybody who was woken by the last reading sleep again, or do something else? */
+static bool woken_have_settled(struct space *space)
+{
+	if (!space->left_over)
+		return true;
+	if (!space->woken_noted) {
+		space->woken.run_ns = WOKEN_RUN_NS;
+		space->woken_noted = threads_note(&space->woken, space->task_fd);
+	}
+	if (!space->woken_noted || !threads_are_past(&space->woken, sleeps))
+		return false;
+	space->left_over = space->woken_noted = false;
+	return true;
+}
+
+/* ---- before the reading -------------------------------------------------------------- */
 
 /* See object_lock_still. */
 static void wait_for_still(struct space *space)
@@ -80,73 +194,208 @@ void object_end_noting(struct space *space)
 	__atomic_store_n(&space->noting, false, __ATOMIC_SEQ_CST);
 }
 
-bool object_before_read(struct space *space)
+/* An event is outstanding. */
+static uint32_t before_events(struct space *space)
+{
+	const struct timespec pause = { .tv_nsec = WOKEN_PAUSE_NS };
+	enum found found;
+
+	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE)) {
+		begin_noting(space);
+		return LOG_UNIT_MSGS;
+	}
+	if (!woken_have_settled(space)) {
+		/* Nothing can be filled anyway. */
+		(void)nanosleep(&pause, NULL);
+		return 0;
+	}
+	found = find_waiters(space);
+	if (found == FOUND_NOT_YET)
+		return 0;
+	begin_noting(space);
+	if (found == FOUND_ALL)
+		return space->n_waiters ? space->n_waiters : 1;
+	space->n_waiters = 0;
+	return LOG_UNIT_MSGS;
+}
+
+uint32_t object_before_read(struct space *space)
 {
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
 
-	space->n_madvises = 0;
-	space->madvises_matched = false;
+	space->n_waiters = space->n_removed = 0;
 	if (!space->n_objects)
-		return true;
+		return LOG_UNIT_MSGS;
 	/* First this, then the look: an event that is there to be read is looked for. */
-	if (poll(&pollfd, 1, 0) == 0)
-		return false;
+	if (poll(&pollfd, 1, 0) == 0) {
+		space->left_over = space->woken_noted = false;
+		return 0;
+	}
 	__atomic_store_n(&space->reading, true, __ATOMIC_SEQ_CST);
 	wait_for_still(space);
-	if (uffd_settled(space->uffd) != UFFD_AGAIN)
-		return true;
-	begin_noting(space);
-	if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
-		(void)threads_each(space->task_fd, see_waiting, space);
+	if (uffd_settled(space->uffd) == UFFD_AGAIN)
+		return before_events(space);
+	space->left_over = space->woken_noted = false;
+	return 1;
+}
+
+/* ---- after it ------------------------------------------------------------------------ */
+
+static uint32_t count_events(const struct uffd_msg *msgs, uint32_t n)
+{
+	uint32_t n_events = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		n_events += msgs[i].event != UFFD_EVENT_PAGEFAULT;
+	return n_events;
+}
+
+uint32_t object_left_to_read(const struct space *space, const struct uffd_msg *msgs, uint32_t n)
+{
+	uint32_t n_events = count_events(msgs, n);
+
+	return n_events < space->n_waiters ? space->n_waiters - n_events : 0;
+}
+
+static uint64_t whose(const struct space *space, const struct uffd_msg *msg)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t i = 0; i < space->n_waiters; i++) {
+		const struct event_waiter *waiter = &space->waiters[i];
+
+		if (waiter->advice == ADVICE_ANY ||
+		    (waiter->advice != ADVICE_NONE && waiter->start <= msg->arg.remove.start &&
+		     msg->arg.remove.end <= waiter->end))
+			bits |= 1ull << i;
+	}
+	return bits;
+}
+
+/* Events that only as many threads can have brought are theirs, and no other is. */
+static bool rule_out_threads(struct space *space, const struct event_removed *of)
+{
+	bool changed = false;
+	uint32_t n_same = 0;
+
+	for (uint32_t i = 0; i < space->n_removed; i++)
+		n_same += space->removed[i].whose == of->whose;
+	if (n_same != (uint32_t)__builtin_popcountll(of->whose))
+		return false;
+	for (uint32_t i = 0; i < space->n_removed; i++) {
+		struct event_removed *other = &space->removed[i];
+
+		if (other->whose != of->whose && other->whose & of->whose) {
+			other->whose &= ~of->whose;
+			changed = true;
+		}
+	}
+	return changed;
+}
+
+/* A thread that can have brought one event only has. */
+static bool rule_out_events(struct space *space, uint64_t bit)
+{
+	struct event_removed *only = NULL;
+
+	for (uint32_t i = 0; i < space->n_removed; i++) {
+		if (!(space->removed[i].whose & bit))
+			continue;
+		if (only)
+			return false;
+		only = &space->removed[i];
+	}
+	if (!only || only->whose == bit)
+		return false;
+	only->whose = bit;
 	return true;
 }
 
-/* Does it wait no more, or again? */
-static bool was_woken(const struct space *space, const struct madvise_seen *seen)
+static void rule_out(struct space *space)
 {
-	struct threads_call call;
-	uint64_t turns;
+	bool changed = true;
 
-	return !threads_read_call(space->task_fd, seen->tid, &call) || !is_call(seen, &call) ||
-	       threads_read_turns(space->task_fd, seen->tid, &turns) < 0 || turns != seen->turns;
+	while (changed) {
+		changed = false;
+		for (uint32_t i = 0; i < space->n_removed; i++)
+			changed |= rule_out_threads(space, &space->removed[i]);
+		for (uint32_t i = 0; i < space->n_waiters; i++)
+			changed |= rule_out_events(space, 1ull << i);
+	}
 }
 
 void object_match(struct space *space, const struct uffd_msg *msgs, uint32_t n)
 {
-	uint32_t n_events = 0, n_woken = 0;
+	uint32_t n_events = count_events(msgs, n), n_givers = 0;
 
-	for (uint32_t i = 0; i < n; i++)
-		n_events += msgs[i].event == UFFD_EVENT_REMOVE;
+	space->n_removed = 0;
 	if (n_events == 0)
 		return;
-	for (uint32_t i = 0; i < space->n_madvises; i++) {
-		struct madvise_seen *seen = &space->madvises[i];
-
-		seen->woken = was_woken(space, seen);
-		n_woken += seen->woken;
-	}
-	space->madvises_matched = n_woken == n_events;
+	space->left_over = true;
+	space->woken_noted = false;
+	/* One that slipped in. */
+	if (space->n_objects && !__atomic_load_n(&space->noting, __ATOMIC_RELAXED))
+		begin_noting(space);
+	/* Somebody was killed, or a fork could not be told, or there is somebody else. */
+	if (n_events != space->n_waiters)
+		return;
+	for (uint32_t i = 0; i < space->n_waiters; i++)
+		n_givers += space->waiters[i].advice != ADVICE_NONE;
+	for (uint32_t i = 0; i < n; i++)
+		if (msgs[i].event == UFFD_EVENT_REMOVE)
+			space->removed[space->n_removed++] = (struct event_removed){
+				.start = msgs[i].arg.remove.start,
+				.end = msgs[i].arg.remove.end,
+				.whose = whose(space, &msgs[i]),
+			};
+	if (space->n_removed != n_givers)
+		space->n_removed = 0;
+	else
+		rule_out(space);
 }
 
-enum object_advice object_advice_of(const struct space *space, const struct mapping *m,
-				    uint64_t start, uint64_t end)
+/* What the threads of this event want. Several of this very range have all been read: one that
+ * removes it does. */
+static enum object_advice advice_of(const struct space *space, const struct event_removed *removed)
+{
+	uint64_t removers = 0, others = 0;
+
+	for (uint32_t i = 0; i < space->n_waiters; i++) {
+		uint64_t bit = removed->whose & 1ull << i;
+
+		if (space->waiters[i].advice == ADVICE_ANY && bit)
+			return OBJECT_ADVICE_UNKNOWN;
+		if (space->waiters[i].advice == MADV_REMOVE)
+			removers |= bit;
+		else
+			others |= bit;
+	}
+	if (!removers)
+		return others ? OBJECT_ADVICE_DONTNEED : OBJECT_ADVICE_UNKNOWN;
+	for (uint32_t i = 0; i < space->n_removed && others; i++)
+		if (space->removed[i].whose & removers &&
+		    (space->removed[i].start != removed->start ||
+		     space->removed[i].end != removed->end))
+			return OBJECT_ADVICE_UNKNOWN;
+	return OBJECT_ADVICE_REMOVE;
+}
+
+enum object_advice object_advice_of(const struct space *space, uint64_t start, uint64_t end)
 {
 	enum object_advice advice = OBJECT_ADVICE_UNKNOWN;
+	bool first = true;
 
-	if (!space->madvises_matched)
-		return advice;
-	for (uint32_t i = 0; i < space->n_madvises; i++) {
-		const struct madvise_seen *seen = &space->madvises[i];
-		uint64_t last = (seen->addr + seen->bytes + space->page_size - 1) &
-				~(space->page_size - 1);
+	for (uint32_t i = 0; i < space->n_removed; i++) {
+		const struct event_removed *removed = &space->removed[i];
+		enum object_advice of;
 
-		/* An event is about the part of a call that lies in one mapping. */
-		if (!seen->woken || (seen->addr > m->start ? seen->addr : m->start) != start ||
-		    (last < m->end ? last : m->end) != end)
+		if (removed->start != start || removed->end != end)
 			continue;
-		if (seen->advice == MADV_REMOVE)
-			return OBJECT_ADVICE_REMOVE;
-		advice = OBJECT_ADVICE_DONTNEED;
+		of = advice_of(space, removed);
+		if (of == OBJECT_ADVICE_REMOVE)
+			return of;
+		advice = first || of == advice ? of : OBJECT_ADVICE_UNKNOWN;
+		first = false;
 	}
 	return advice;
 }

@@ -97,13 +97,12 @@ static int add_remove(struct object *object, struct object_remove *remove)
 }
 
 static void note_in_mapping(struct space *space, const struct mapping *m, uint64_t start,
-			    uint64_t end)
+			    uint64_t end, bool surely)
 {
 	struct object *object = m->shared ? object_of_space(space, m->dev, m->ino) : NULL;
-	enum object_advice advice = object_advice_of(space, m, start, end);
 	struct object_remove remove = { .space = space, .witness = OBJECT_NO_WITNESS };
 
-	if (!object || advice == OBJECT_ADVICE_DONTNEED)
+	if (!object)
 		return;
 	if (start < m->start)
 		start = m->start;
@@ -112,7 +111,7 @@ static void note_in_mapping(struct space *space, const struct mapping *m, uint64
 	remove.first = (start - m->start + m->offset) >> space->page_shift;
 	remove.n = (end - start) >> space->page_shift;
 	remove.seq = ++space->remove_seq;
-	remove.surely = advice == OBJECT_ADVICE_REMOVE;
+	remove.surely = surely;
 	if (add_remove(object, &remove) < 0) {
 		/* What cannot be remembered would become old bytes. */
 		log_err("pid %d: no memory for a madvise", space->pid);
@@ -123,9 +122,10 @@ static void note_in_mapping(struct space *space, const struct mapping *m, uint64
 
 void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 {
+	enum object_advice advice = object_advice_of(space, start, end);
 	uint64_t at = start;
 
-	while (at < end && space->n_objects) {
+	while (at < end && space->n_objects && advice != OBJECT_ADVICE_DONTNEED) {
 		struct mapping m;
 
 		if (maps_query(space->maps_fd, at, &m) < 0) {
@@ -138,7 +138,7 @@ void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 			}
 			m = *old;
 		}
-		note_in_mapping(space, &m, at, end);
+		note_in_mapping(space, &m, at, end, advice == OBJECT_ADVICE_REMOVE);
 		at = m.end;
 	}
 }

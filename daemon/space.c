@@ -254,6 +254,7 @@ static void space_free(struct space *space)
 		space_close(fds[i]);
 	pinned_deinit(&space->pinned);
 	quiesce_deinit(&space->quiesce);
+	threads_deinit(&space->woken);
 	free(space->batches);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);
@@ -280,6 +281,7 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	space->stack_top_addr = UINT64_MAX;
 	space->worker_cpu = -1;
 	space->quiesce = QUIESCE_NULL;
+	space->woken = THREADS_NULL;
 	space->n_refs = 1;
 	pthread_mutex_init(&space->mail_lock, NULL);
 	pthread_mutex_init(&space->agent_lock, NULL);

@@ -194,16 +194,20 @@ struct mail {
 	void (*done)(struct mail *mail); /* instead of control's answer; any thread */
 };
 
-/* A thread that was seen in madvise while its event was unread. */
-struct madvise_seen {
+/* A thread that was seen waiting for its event to be read. */
+struct event_waiter {
 	pid_t tid;
-	int advice;
-	uint64_t addr, bytes;
-	uint64_t turns; /* of it on a processor */
-	bool woken;	/* by the last read */
+	int advice;	     /* of its madvise; or one of object_advice.c */
+	uint64_t start, end; /* what that is about */
 };
 
-#define SPACE_MADVISES 64u
+/* A REMOVE that was just read, and whose it may be. */
+struct event_removed {
+	uint64_t start, end;
+	uint64_t whose; /* bit: this waiter */
+};
+
+#define SPACE_WAITERS 64u
 /* Requests of clients that wait for one worker: each holds memory. */
 #define SPACE_REQUESTS_MAX 16u
 
@@ -294,9 +298,13 @@ struct space {
 	uint64_t pruned_ns;	 /* when the page map was last pruned */
 	uint64_t shared_pruned_ns; /* the same for the objects that it maps */
 	bool beacon_wanted;
-	struct madvise_seen madvises[SPACE_MADVISES];
-	uint32_t n_madvises;
-	bool madvises_matched; /* the events just read are of those that were woken */
+	struct event_waiter waiters[SPACE_WAITERS]; /* what is read next is theirs */
+	uint32_t n_waiters;
+	struct event_removed removed[SPACE_WAITERS]; /* of the last reading, if it is known */
+	uint32_t n_removed;
+	bool left_over; /* the last reading may have woken a thread and left its event */
+	bool woken_noted;
+	struct threads woken; /* these have not been seen to sleep since, or to get on */
 	uint64_t remove_seq;	 /* of the last madvise on an object */
 	struct mail *object_mail; /* STORE that the agent is at */
 	uint32_t object_seq;	 /* of its command */

@@ -65,6 +65,7 @@ bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call)
 		return false;
 	for (unsigned int i = 0; i < 6; i++)
 		ret_call->args[i] = ret_call->nr < 0 ? 0 : strtoull(at, &at, 16);
+	ret_call->sp = strtoull(at, NULL, 16);
 	return true;
 }
 
@@ -74,18 +75,6 @@ bool threads_sleeps_in(int task_fd, pid_t tid, const char *function)
 
 	return read_task_file(task_fd, tid, "wchan", text, sizeof(text)) > 0 &&
 	       strncmp(text, function, strlen(function)) == 0;
-}
-
-int threads_read_turns(int task_fd, pid_t tid, uint64_t *ret_turns)
-{
-	char text[128], *at;
-	ssize_t n = read_task_file(task_fd, tid, "schedstat", text, sizeof(text));
-
-	at = n > 0 ? strrchr(text, ' ') : NULL;
-	if (!at)
-		return n < 0 ? (int)n : -ESRCH;
-	*ret_turns = strtoull(at, NULL, 10);
-	return 0;
 }
 
 bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg)
@@ -174,16 +163,31 @@ bool threads_note(struct threads *threads, int task_fd)
 	return threads_each(task_fd, note_thread, threads);
 }
 
-/* Stopped by a signal or a debugger: that happens on the way into a system call and out of it,
- * never within, whatever call it shows, and it may stay so for ever. */
-static bool is_stopped(int task_fd, pid_t tid)
+/* The letter for its state, or 0. */
+static char read_state(int task_fd, pid_t tid)
 {
 	char text[512], *at;
 
 	if (read_task_file(task_fd, tid, "stat", text, sizeof(text)) <= 0)
-		return false;
+		return 0;
 	at = strrchr(text, ')');
-	return at && at[1] == ' ' && (at[2] == 'T' || at[2] == 't');
+	return at && at[1] == ' ' ? at[2] : 0;
+}
+
+/* Stopped by a signal or a debugger: that happens on the way into a system call and out of it,
+ * never within, whatever call it shows, and it may stay so for ever. */
+static bool is_stopped(int task_fd, pid_t tid)
+{
+	char state = read_state(task_fd, tid);
+
+	return state == 'T' || state == 't';
+}
+
+bool threads_sleeps(int task_fd, pid_t tid)
+{
+	char state = read_state(task_fd, tid);
+
+	return state != 0 && state != 'R';
 }
 
 static bool thread_is_past(const struct threads *threads, const struct threads_entry *entry,

@@ -36,6 +36,7 @@ struct threads {
 struct threads_call {
 	long nr; /* -1: in no system call (a page fault, an interrupt) */
 	uint64_t args[6];
+	uint64_t sp; /* 0: made by the kernel, for io_uring, and the rest says nothing */
 };
 
 /* Is a thread that sleeps in this call past the section? */
@@ -54,8 +55,9 @@ bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
 pid_t threads_find(int task_fd, pid_t own_tid);
 /* Does it sleep in a function of the kernel whose name begins so? */
 bool threads_sleeps_in(int task_fd, pid_t tid, const char *function);
-/* How often it was given a processor: another number, and it has run since. */
-int threads_read_turns(int task_fd, pid_t tid, uint64_t *ret_turns);
+/* Does it sleep, or is it stopped? One that has been woken does not, though it has not got a
+ * processor yet; threads_read_call may still show its call. */
+bool threads_sleeps(int task_fd, pid_t tid);
 /* Call `fn` for each thread that there is; stops at false, and returns it. */
 bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg);
 
