@@ -375,6 +375,29 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 			  &pages);
 }
 
+/* A store to a page that is there, and write-protected: a marker that was set late found it
+ * present. */
+static enum fill_result fault_unprotect(struct space *space, const struct fault *fault)
+{
+	switch (uffd_unprotect(space->uffd, fault->addr, space->page_size)) {
+	case UFFD_OK:
+		return FILL_DONE;
+	case UFFD_AGAIN:
+		return FILL_RETRY;
+	case UFFD_GONE:
+		space->gone = true;
+		return FILL_GONE;
+	case UFFD_NO_MEM:
+		return FILL_LATER;
+	case UFFD_EXISTS:
+	case UFFD_NO_VMA:
+	case UFFD_ERROR:
+		break;
+	}
+	(void)uffd_wake(space->uffd, fault->addr, space->page_size);
+	return FILL_DONE;
+}
+
 /* Must this fault wait until the evictor has made room? Bounded: nobody waits for ever for a
  * target. Never while nothing can be evicted. */
 static bool fault_must_wait(struct space *space, struct fault *fault, bool first_touch)
@@ -426,6 +449,8 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 		return FILL_LATER;
 	if (space->has_shared && object_fault(space, fault, &result))
 		return result;
+	if (fault->protected && first_touch)
+		return fault_unprotect(space, fault);
 	if (fault_must_wait(space, fault, first_touch))
 		return FILL_LATER;
 	switch (state) {
