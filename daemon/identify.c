@@ -67,13 +67,20 @@ static pid_t tgid_of(int status_fd)
 	return at ? atoi(at + 6) : -1;
 }
 
-/* `tid` is a thread of it: open what is needed, and make sure that it was still the same. */
+/* Open what is needed, and make sure that it was still the same. */
+static bool open_ours(struct space *space, pid_t id)
+{
+	return space_open_proc(space, id) == 0 && is_ours(space, space->pagemap_fd);
+}
+
+/* `tid` is a thread of it. It may end before the process does, so the process's own files are
+ * better, unless its first thread has ended: then they are empty. */
 static bool take_process(struct space *space, pid_t tid)
 {
-	pid_t pid = -1;
+	pid_t pid = open_ours(space, tid) ? tgid_of(space->status_fd) : -1;
 
-	if (space_open_proc(space, tid) == 0 && is_ours(space, space->pagemap_fd))
-		pid = tgid_of(space->status_fd);
+	if (pid > 0 && pid != tid && !open_ours(space, pid) && !open_ours(space, tid))
+		pid = -1;
 	if (pid <= 0) {
 		space_close_proc(space);
 		return false;
