@@ -56,6 +56,7 @@ struct call {
 
 static void call_free(struct call *call)
 {
+	object_put(call->mail.object);
 	pthread_mutex_destroy(&call->lock);
 	pthread_cond_destroy(&call->cond);
 	free(call);
@@ -87,7 +88,8 @@ static struct call *call_new(struct object *object, enum mail_type type)
 	pthread_cond_init(&call->cond, NULL);
 	list_init(&call->mail.link);
 	call->mail.type = type;
-	call->mail.object = object;
+	/* Who answers late may do so when we have let go of it. */
+	call->mail.object = object_get(object->dev, object->ino, NULL, thread_env);
 	call->mail.done = call_done;
 	return call;
 }
