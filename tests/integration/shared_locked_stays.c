@@ -38,6 +38,8 @@ int main(void)
 	}
 	close(to_parent[1]);
 	hear(to_parent[0]);
+	/* Some may have left before it was locked: mapped here again, it stays so. */
+	pattern_check(mem, LOCKED, 1);
 	for (int i = 0; i < 5; i++)
 		ask_away(mem, LOCKED);
 	CHECK(present_pages(mem, LOCKED) == LOCKED / page_bytes());
