@@ -127,20 +127,22 @@ enum found { FOUND_ALL, FOUND_NOT_YET, FOUND_UNKNOWN };
 static enum found find_waiters(struct space *space)
 {
 	struct event_waiter again[SPACE_WAITERS];
+	bool looked = false;
 
 	for (int i = 0; i < LOOKS_MAX; i++) {
 		struct look first = { .space = space, .v = space->waiters };
 		struct look second = { .space = space, .v = again };
 
-		if (!threads_each(space->task_fd, see_waiter, &first) || first.unknown ||
-		    !threads_each(space->task_fd, see_waiter, &second) || second.unknown)
+		looked = threads_each(space->task_fd, see_waiter, &first) &&
+			 threads_each(space->task_fd, see_waiter, &second);
+		if (first.unknown || second.unknown)
 			return FOUND_UNKNOWN;
 		space->n_waiters = first.n;
-		if (is_same_look(&first, &second))
+		if (looked && is_same_look(&first, &second))
 			return FOUND_ALL;
 	}
-	space->n_waiters = 0;
-	return FOUND_NOT_YET;
+	/* Nobody is there to be seen any more, or too many come and go. */
+	return looked ? FOUND_NOT_YET : FOUND_UNKNOWN;
 }
 
 static bool sleeps(int task_fd, pid_t tid, const struct threads_call *call)
@@ -150,18 +152,19 @@ static bool sleeps(int task_fd, pid_t tid, const struct threads_call *call)
 }
 
 /* Does everybody who was woken by the last reading sleep again, or do something else? */
-static bool woken_have_settled(struct space *space)
+static enum found find_woken(struct space *space)
 {
 	if (!space->left_over)
-		return true;
-	if (!space->woken_noted) {
-		space->woken.run_ns = WOKEN_RUN_NS;
+		return FOUND_ALL;
+	space->woken.run_ns = WOKEN_RUN_NS;
+	for (int i = 0; i < LOOKS_MAX && !space->woken_noted; i++)
 		space->woken_noted = threads_note(&space->woken, space->task_fd);
-	}
-	if (!space->woken_noted || !threads_are_past(&space->woken, sleeps))
-		return false;
+	if (!space->woken_noted)
+		return FOUND_UNKNOWN;
+	if (!threads_are_past(&space->woken, sleeps))
+		return FOUND_NOT_YET;
 	space->left_over = space->woken_noted = false;
-	return true;
+	return FOUND_ALL;
 }
 
 /* ---- before the reading -------------------------------------------------------------- */
@@ -198,20 +201,18 @@ void object_end_noting(struct space *space)
 static uint32_t before_events(struct space *space)
 {
 	const struct timespec pause = { .tv_nsec = WOKEN_PAUSE_NS };
-	enum found found;
+	enum found found = FOUND_UNKNOWN;
 
-	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE)) {
-		begin_noting(space);
-		return LOG_UNIT_MSGS;
-	}
-	if (!woken_have_settled(space)) {
+	if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
+		found = find_woken(space);
+	if (found == FOUND_ALL)
+		found = find_waiters(space);
+	if (found == FOUND_NOT_YET) {
 		/* Nothing can be filled anyway. */
 		(void)nanosleep(&pause, NULL);
+		space->n_waiters = 0;
 		return 0;
 	}
-	found = find_waiters(space);
-	if (found == FOUND_NOT_YET)
-		return 0;
 	begin_noting(space);
 	if (found == FOUND_ALL)
 		return space->n_waiters ? space->n_waiters : 1;
