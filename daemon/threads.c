@@ -18,6 +18,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Threads that end all the time may spoil so many listings. */
+#define LIST_TRIES 16
+
 void threads_deinit(struct threads *threads)
 {
 	free(threads->v);
@@ -77,11 +80,32 @@ bool threads_sleeps_in(int task_fd, pid_t tid, const char *function)
 	       strncmp(text, function, strlen(function)) == 0;
 }
 
-bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg)
+struct tids {
+	pid_t *v;
+	uint32_t n, cap;
+};
+
+static bool add_tid(struct tids *tids, pid_t tid)
+{
+	if (tids->n == tids->cap) {
+		uint32_t cap = tids->cap ? 2 * tids->cap : 64;
+		pid_t *v = realloc(tids->v, cap * sizeof(*v));
+
+		if (!v)
+			return false;
+		tids->v = v;
+		tids->cap = cap;
+	}
+	tids->v[tids->n++] = tid;
+	return true;
+}
+
+static bool list_once(int task_fd, struct tids *tids)
 {
 	char buf[4096] __attribute__((aligned(8)));
 	long n;
 
+	tids->n = 0;
 	if (lseek(task_fd, 0, SEEK_SET) < 0)
 		return false;
 	while ((n = syscall(SYS_getdents64, task_fd, buf, sizeof(buf))) > 0) {
@@ -90,11 +114,46 @@ bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), vo
 			pid_t tid = (pid_t)atoi(entry->d_name);
 
 			at += entry->d_reclen;
-			if (tid > 0 && !fn(arg, task_fd, tid))
+			if (tid > 0 && !add_tid(tids, tid))
 				return false;
 		}
 	}
 	return n == 0;
+}
+
+/* The kernel goes on in its list by position, so a thread that ends meanwhile may hide another.
+ * Then the next listing lacks it. New ones come last. */
+static bool list_all(int task_fd, struct tids *ret_tids)
+{
+	struct tids before = { 0 };
+	bool same = false, listed = list_once(task_fd, &before);
+
+	for (int i = 0; i < LIST_TRIES && listed && !same; i++) {
+		struct tids last;
+
+		listed = list_once(task_fd, ret_tids);
+		same = listed && ret_tids->n >= before.n &&
+		       (before.n == 0 ||
+			memcmp(ret_tids->v, before.v, before.n * sizeof(pid_t)) == 0);
+		last = *ret_tids;
+		if (!same) {
+			*ret_tids = before;
+			before = last;
+		}
+	}
+	free(before.v);
+	return same;
+}
+
+bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), void *arg)
+{
+	struct tids tids = { 0 };
+	bool all = list_all(task_fd, &tids);
+
+	for (uint32_t i = 0; i < tids.n && all; i++)
+		all = fn(arg, task_fd, tids.v[i]);
+	free(tids.v);
+	return all;
 }
 
 /* What the thread is called in the innermost of the pid namespaces that it is in; 0: gone. */
