@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads that come and go, signals in the middle of faults, signals on stacks that are away,
- * robust mutexes whose owners die.
+ * Threads that come and go, threads against an evictor or an mremap, signals in the middle of
+ * faults, signals on stacks that are away, robust mutexes whose owners die.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fail.h"
@@ -85,6 +87,231 @@ static void op_thread_storm(struct actor *a, const struct op *op)
 		MUST(a, pthread_join(thread, NULL) == 0);
 		actor_beat(a);
 	}
+}
+
+/* ---- against somebody who evicts ---------------------------------------------------------------- */
+
+struct evictor {
+	struct actor *a;
+	char *addr;
+	size_t bytes;
+	uint32_t stop; /* atomic */
+};
+
+static void *evictor_run(void *arg)
+{
+	struct evictor *evictor = arg;
+
+	do
+		pages_out(evictor->a, evictor->addr, evictor->bytes);
+	while (!__atomic_load_n(&evictor->stop, __ATOMIC_ACQUIRE));
+	return NULL;
+}
+
+/* Stored, given up and looked at while the same pages are sent out again and again. */
+static void op_pinch(struct actor *a, const struct op *op)
+{
+	struct evictor evictor = { .a = a };
+	pthread_t thread;
+	struct run run;
+
+	if (!run_choose(a, op, 8, &run) || !run_is_private(&run) ||
+	    !run_all(&run, page_is_writable) || !run_all(&run, page_is_unlocked))
+		return;
+	evictor.addr = run_addr(&run);
+	evictor.bytes = run_bytes(&run);
+	if (pthread_create(&thread, NULL, evictor_run, &evictor) != 0)
+		return;
+	for (uint32_t turn = 0; turn < 24; turn++) {
+		bool drop = op->r[2] >> (8 + turn % 16) & 1;
+
+		for (uint32_t i = run.first; i < run.first + run.n; i++)
+			page_store(a, run.region, i, 1u << turn % CELLS);
+		if (drop)
+			MUST(a, madvise(evictor.addr, evictor.bytes, MADV_DONTNEED) == 0);
+		for (uint32_t i = run.first; i < run.first + run.n; i++) {
+			if (drop)
+				shadow_zero(a, &run.region->pages[i]);
+			page_check(a, run.region, i, "a load while its page is sent out");
+		}
+		actor_beat(a);
+	}
+	__atomic_store_n(&evictor.stop, 1, __ATOMIC_RELEASE);
+	MUST(a, pthread_join(thread, NULL) == 0);
+}
+
+/* Two regions change places, with nothing unmapped on the way: another thread could map there. */
+static void regions_swap(struct actor *a, struct region *one, struct region *two)
+{
+	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+	size_t bytes = one->n_pages * ctl->page_size;
+	char *here = one->addr, *there = two->addr;
+	char *ground = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			    0);
+
+	MUST(a, ground != MAP_FAILED);
+	MUST_REGION(a, one, mremap(here, bytes, bytes, flags | MREMAP_DONTUNMAP, ground) == ground);
+	one->addr = ground;
+	MUST_REGION(a, two, mremap(there, bytes, bytes, flags | MREMAP_DONTUNMAP, here) == here);
+	two->addr = here;
+	MUST_REGION(a, one, mremap(ground, bytes, bytes, flags, there) == there);
+	one->addr = there;
+}
+
+/* While pages of a place are sent out, others come there. */
+static void op_swap(struct actor *a, const struct op *op)
+{
+	uint32_t n_pages = 8 + op->r[0] % 56;
+	struct region *one = region_map(a, n_pages, NULL), *two = region_map(a, n_pages, NULL);
+	struct evictor evictor = { .a = a };
+	pthread_t thread;
+
+	for (uint32_t i = 0; one && two && i < n_pages; i++) {
+		page_store(a, one, i, 0xff);
+		page_store(a, two, i, 0xff);
+	}
+	if (one && two) {
+		evictor.addr = one->addr;
+		evictor.bytes = n_pages * ctl->page_size;
+	}
+	if (one && two && pthread_create(&thread, NULL, evictor_run, &evictor) == 0) {
+		for (uint32_t turn = 0; turn < 32; turn++) {
+			uint32_t page = (op->r[1] + turn * 7) % n_pages;
+
+			regions_swap(a, one, two);
+			page_check(a, one, page, "a load after a swap");
+			page_check(a, two, page, "a load after a swap");
+			page_store(a, two, page, 1u << turn % CELLS);
+			actor_beat(a);
+		}
+		__atomic_store_n(&evictor.stop, 1, __ATOMIC_RELEASE);
+		MUST(a, pthread_join(thread, NULL) == 0);
+		region_check(a, one, "a load after swaps");
+		region_check(a, two, "a load after swaps");
+	}
+	if (one)
+		region_unmap(a, one);
+	if (two)
+		region_unmap(a, two);
+}
+
+/* Whoever waits for a page that is there was forgotten; or the daemon is that slow. */
+#define RUG_PAGES 16u
+#define RUG_WALKERS 8u
+#define RUG_SEC 3.0
+
+struct walker {
+	struct actor *a;
+	const uint64_t *page; /* one word of it */
+	uint64_t before, after;
+	uint32_t done; /* atomic */
+};
+
+/* Stands on a page that is away, and finds itself on another. */
+static void *walker_run(void *arg)
+{
+	struct walker *walker = arg;
+	uint64_t got = __atomic_load_n(walker->page, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&walker->done, 1, __ATOMIC_RELEASE);
+	if (got != walker->before && got != walker->after)
+		fail(walker->a, "a load at %p while mremap replaces it: %016llx",
+		     (const void *)walker->page, (unsigned long long)got);
+	return NULL;
+}
+
+/* An entry of pagemap says so; false if it cannot be read, which a process that has given its
+ * privileges up may not. */
+static bool page_is_present(const void *addr)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	if (fd < 0)
+		return false;
+	if (pread(fd, &entry, sizeof(entry),
+		  (off_t)((uintptr_t)addr / ctl->page_size * sizeof(entry))) != sizeof(entry))
+		entry = 0;
+	(void)close(fd);
+	return entry >> 63;
+}
+
+static double now_sec(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void walker_wait(struct walker *walker)
+{
+	const struct timespec look = { .tv_nsec = 1000000 };
+	double now, since = now_sec();
+
+	while (!__atomic_load_n(&walker->done, __ATOMIC_ACQUIRE)) {
+		(void)nanosleep(&look, NULL);
+		now = now_sec();
+		if (!page_is_present(walker->page))
+			since = now;
+		else if (now - since > RUG_SEC)
+			fail(walker->a, "a load at %p hangs, and its page is there",
+			     (const void *)walker->page);
+	}
+}
+
+static char *rug_map(struct actor *a, uint64_t mark)
+{
+	size_t bytes = RUG_PAGES * ctl->page_size;
+	char *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	MUST(a, addr != MAP_FAILED);
+	for (uint32_t i = 0; i < RUG_PAGES; i++)
+		*(uint64_t *)(void *)(addr + i * ctl->page_size) = mark + i;
+	pages_out(a, addr, bytes);
+	return addr;
+}
+
+static void rug_check(struct actor *a, const char *addr, uint32_t n, uint64_t mark)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t got = *(const uint64_t *)(const void *)(addr + i * ctl->page_size);
+
+		if (got != mark + i)
+			fail(a, "a load at %p: %016llx instead of %016llx",
+			     (const void *)(addr + i * ctl->page_size), (unsigned long long)got,
+			     (unsigned long long)(mark + i));
+	}
+}
+
+/* Threads wait for pages that are away while pages that are there are moved into their place:
+ * they must be woken, by whoever finds that there is nothing to fill. */
+static void op_rug(struct actor *a, const struct op *op)
+{
+	const uint64_t before = 0xbef0000000000000u | (uint64_t)op->r[0] << 8;
+	const uint64_t after = 0xaf70000000000000u | (uint64_t)op->r[0] << 8;
+	size_t bytes = RUG_PAGES * ctl->page_size;
+	char *floor = rug_map(a, before), *rug = rug_map(a, after);
+	struct walker walkers[RUG_WALKERS];
+	pthread_t threads[RUG_WALKERS];
+	uint32_t n = 0;
+
+	/* These come home, the others keep the mapping registered: to let go of it would wake
+	 * whoever was forgotten. */
+	rug_check(a, rug, RUG_WALKERS, after);
+	for (; n < RUG_WALKERS; n++) {
+		walkers[n] = (struct walker){ a, (uint64_t *)(void *)(floor + n * ctl->page_size),
+					      before + n, after + n, 0 };
+		if (pthread_create(&threads[n], NULL, walker_run, &walkers[n]) != 0)
+			break;
+	}
+	MUST(a, mremap(rug, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, floor) == floor);
+	for (uint32_t i = 0; i < n; i++) {
+		walker_wait(&walkers[i]);
+		MUST(a, pthread_join(threads[i], NULL) == 0);
+	}
+	rug_check(a, floor, RUG_PAGES, after);
+	MUST(a, munmap(floor, bytes) == 0);
 }
 
 /* ---- signals ----------------------------------------------------------------------------------- */
@@ -252,6 +479,9 @@ static void op_robust_process(struct actor *a, const struct op *op)
 const struct op_kind ops_thread[] = {
 	{ "short-threads", "thread", 8, op_short_threads },
 	{ "thread-storm", "thread", 2, op_thread_storm },
+	{ "pinch", "race", 6, op_pinch },
+	{ "swap", "race", 14, op_swap },
+	{ "rug", "race", 6, op_rug },
 	{ "altstack", "signal", 6, op_altstack },
 	{ "poke", "signal", 10, op_poke },
 	{ "robust-thread", "robust", 6, op_robust_thread },
