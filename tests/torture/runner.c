@@ -31,6 +31,8 @@
 
 #define ROUND_SEC 5.0
 #define LOOK_NSEC 20000000
+/* The daemon says that a page is lost; whoever touches it can say more. */
+#define LOST_SEC 1.0
 
 struct world {
 	pid_t pid; /* 0: it has ended; also the process group of all its descendants */
@@ -47,6 +49,7 @@ struct runner {
 	} beats[ACTORS_MAX];
 	double end;
 	uint32_t n_rounds;
+	double lost_since; /* 0: no page was lost */
 };
 
 static double now_sec(void)
@@ -234,7 +237,9 @@ static void look_at_daemon(struct runner *runner)
 		fail_note("DIFFERENCE: the daemon has ended\n");
 	else if (service_ask(&runner->service, &numbers) < 0)
 		fail_note("DIFFERENCE: the daemon does not answer\n");
-	else if (numbers.lost_pages)
+	else if (numbers.lost_pages && runner->lost_since == 0)
+		runner->lost_since = now_sec();
+	else if (numbers.lost_pages && now_sec() - runner->lost_since > LOST_SEC)
 		fail_note("DIFFERENCE: the daemon has lost %llu pages\n",
 			  (unsigned long long)numbers.lost_pages);
 }
@@ -269,6 +274,9 @@ static void failure_show(struct runner *runner)
 	worlds_kill(runner, SIGSTOP);
 	(void)service_is_alive(&runner->service);
 	fprintf(stderr, "%s", ctl->failure.text);
+	if (__atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 2)
+		fprintf(stderr, "DIFFERENCE: a process that is too broken to say more\n");
+	fprintf(stderr, "seed %llu, round %u\n", (unsigned long long)ctl->seed, ctl->round);
 	trace = trace_write();
 	fprintf(stderr, "trace: %s\nagain: uhmm-torture --replay %s\n", trace ? trace : "(nowhere)",
 		trace ? trace : "FILE");
