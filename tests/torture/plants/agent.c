@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libclient/agent.c with a bug, which the compiler is told (UHMM_PLANT_...): the agent can ask
+ * nobody. Its system calls go through here.
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+
+#include "sys.h"
+#include "uapi-mini.h"
+
+#if defined(UHMM_PLANT_DONTNEED)
+/* A copy, and the page given up after: what is stored between the two is lost. Page by page, as
+ * whoever asks is told. */
+static long planted_move(int uffd, struct uhmm_uffdio_move *move)
+{
+	struct uffdio_copy copy;
+	long err;
+
+	for (uint64_t done = 0; done < move->len; done += 4096) {
+		copy.dst = move->dst + done;
+		copy.src = move->src + done;
+		copy.len = 4096;
+		copy.mode = 0;
+		copy.copy = 0;
+		err = sys_call3(SYS_ioctl, uffd, (long)UFFDIO_COPY, (long)&copy);
+		if (err < 0)
+			return err;
+		(void)sys_call3(SYS_madvise, (long)(move->src + done), 4096, MADV_DONTNEED);
+		move->move = (int64_t)(done + 4096);
+	}
+	return 0;
+}
+#elif defined(UHMM_PLANT_OTHER_FD)
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+/* Through a userfaultfd of its own, which knows nothing of the events of the other. */
+static long planted_move(int uffd, struct uhmm_uffdio_move *move)
+{
+	struct uffdio_api api;
+	long err, fd = sys_call1(SYS_userfaultfd, UFFD_USER_MODE_ONLY | 02000000 /* O_CLOEXEC */);
+
+	(void)uffd;
+	if (fd < 0)
+		return fd;
+	api.api = UFFD_API;
+	api.features = 0;
+	api.ioctls = 0;
+	err = sys_call3(SYS_ioctl, fd, (long)UFFDIO_API, (long)&api);
+	if (err == 0)
+		err = sys_call3(SYS_ioctl, fd, (long)UHMM_UFFDIO_MOVE, (long)move);
+	sys_close((int)fd);
+	return err;
+}
+#else
+static long planted_move(int uffd, struct uhmm_uffdio_move *move)
+{
+	return sys_call3(SYS_ioctl, uffd, (long)UHMM_UFFDIO_MOVE, (long)move);
+}
+#endif
+
+static long planted_call3(long nr, long a1, long a2, long a3)
+{
+	if (nr == SYS_ioctl && a2 == (long)UHMM_UFFDIO_MOVE)
+		return planted_move((int)a1, (struct uhmm_uffdio_move *)a3);
+	return sys_call3(nr, a1, a2, a3);
+}
+
+static long planted_call6(long nr, long a1, long a2, long a3, long a4, long a5, long a6)
+{
+#ifdef UHMM_PLANT_TCB
+	/* It does not look at what it moves. */
+	if (nr == SYS_process_vm_readv)
+		return -EFAULT;
+#endif
+	return sys_call6(nr, a1, a2, a3, a4, a5, a6);
+}
+
+#define sys_call3 planted_call3
+#define sys_call6 planted_call6
+#include "../../../libclient/agent.c"
