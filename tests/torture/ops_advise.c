@@ -149,6 +149,11 @@ static void op_guard(struct actor *a, const struct op *op)
 		run.region->pages[i].flags |= PAGE_GUARD;
 		shadow_zero(a, &run.region->pages[i]);
 	}
+	/* Whoever brings home what was away must leave the guards alone. */
+	if (op->r[2] >> 8 & 1)
+		pages_home(a, run_addr(&run), run_bytes(&run));
+	for (uint32_t i = run.first; i < run.first + run.n; i++)
+		page_check(a, run.region, i, "a load after MADV_GUARD_INSTALL");
 }
 
 static void op_unguard(struct actor *a, const struct op *op)

@@ -91,6 +91,30 @@ static void op_thread_storm(struct actor *a, const struct op *op)
 
 /* ---- against somebody who evicts ---------------------------------------------------------------- */
 
+/* An entry of pagemap says so; false if it cannot be read, which a process that has given its
+ * privileges up may not. */
+static bool page_is_present(const void *addr)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	if (fd < 0)
+		return false;
+	if (pread(fd, &entry, sizeof(entry),
+		  (off_t)((uintptr_t)addr / ctl->page_size * sizeof(entry))) != sizeof(entry))
+		entry = 0;
+	(void)close(fd);
+	return entry >> 63;
+}
+
+static double now_sec(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 struct evictor {
 	struct actor *a;
 	char *addr;
@@ -108,7 +132,19 @@ static void *evictor_run(void *arg)
 	return NULL;
 }
 
-/* Stored, given up and looked at while the same pages are sent out again and again. */
+/* Until a page that was just stored into has left, or is not going to. */
+#define PINCH_SEC 0.004
+
+static void wait_for_leaving(const char *addr)
+{
+	double end = now_sec() + PINCH_SEC;
+
+	while (page_is_present(addr) && now_sec() < end)
+		;
+}
+
+/* Stored, given up and looked at while the same pages are sent out again and again; mostly in
+ * the very moment in which they leave. */
 static void op_pinch(struct actor *a, const struct op *op)
 {
 	struct evictor evictor = { .a = a };
@@ -127,6 +163,8 @@ static void op_pinch(struct actor *a, const struct op *op)
 
 		for (uint32_t i = run.first; i < run.first + run.n; i++)
 			page_store(a, run.region, i, 1u << turn % CELLS);
+		if (turn & 3)
+			wait_for_leaving(evictor.addr);
 		if (drop)
 			MUST(a, madvise(evictor.addr, evictor.bytes, MADV_DONTNEED) == 0);
 		for (uint32_t i = run.first; i < run.first + run.n; i++) {
@@ -195,10 +233,12 @@ static void op_swap(struct actor *a, const struct op *op)
 		region_unmap(a, two);
 }
 
-/* Whoever waits for a page that is there was forgotten; or the daemon is that slow. */
+/* Whoever waits for a page that is there was forgotten; or the daemon is that slow. It may have
+ * left again since, too. */
 #define RUG_PAGES 16u
 #define RUG_WALKERS 8u
 #define RUG_SEC 3.0
+#define RUG_LEFT_SEC 12.0
 
 struct walker {
 	struct actor *a;
@@ -220,43 +260,20 @@ static void *walker_run(void *arg)
 	return NULL;
 }
 
-/* An entry of pagemap says so; false if it cannot be read, which a process that has given its
- * privileges up may not. */
-static bool page_is_present(const void *addr)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint64_t entry = 0;
-
-	if (fd < 0)
-		return false;
-	if (pread(fd, &entry, sizeof(entry),
-		  (off_t)((uintptr_t)addr / ctl->page_size * sizeof(entry))) != sizeof(entry))
-		entry = 0;
-	(void)close(fd);
-	return entry >> 63;
-}
-
-static double now_sec(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 static void walker_wait(struct walker *walker)
 {
 	const struct timespec look = { .tv_nsec = 1000000 };
-	double now, since = now_sec();
+	double begin = now_sec(), since = begin, now;
 
 	while (!__atomic_load_n(&walker->done, __ATOMIC_ACQUIRE)) {
 		(void)nanosleep(&look, NULL);
 		now = now_sec();
 		if (!page_is_present(walker->page))
 			since = now;
-		else if (now - since > RUG_SEC)
-			fail(walker->a, "a load at %p hangs, and its page is there",
-			     (const void *)walker->page);
+		if (now - since > RUG_SEC || now - begin > RUG_LEFT_SEC)
+			fail(walker->a, "a load at %p hangs, and its page %s",
+			     (const void *)walker->page,
+			     now - since > RUG_SEC ? "is there" : "was there");
 	}
 }
 
