@@ -11,7 +11,7 @@
 #include "sys.h"
 #include "uapi-mini.h"
 
-#if defined(UHMM_PLANT_DONTNEED)
+#ifdef UHMM_PLANT_DONTNEED
 /* A copy, and the page given up after: what is stored between the two is lost. Page by page, as
  * whoever asks is told. */
 static long planted_move(int uffd, struct uhmm_uffdio_move *move)
@@ -32,28 +32,6 @@ static long planted_move(int uffd, struct uhmm_uffdio_move *move)
 		move->move = (int64_t)(done + 4096);
 	}
 	return 0;
-}
-#elif defined(UHMM_PLANT_OTHER_FD)
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
-/* Through a userfaultfd of its own, which knows nothing of the events of the other. */
-static long planted_move(int uffd, struct uhmm_uffdio_move *move)
-{
-	struct uffdio_api api;
-	long err, fd = sys_call1(SYS_userfaultfd, UFFD_USER_MODE_ONLY | 02000000 /* O_CLOEXEC */);
-
-	(void)uffd;
-	if (fd < 0)
-		return fd;
-	api.api = UFFD_API;
-	api.features = 0;
-	api.ioctls = 0;
-	err = sys_call3(SYS_ioctl, fd, (long)UFFDIO_API, (long)&api);
-	if (err == 0)
-		err = sys_call3(SYS_ioctl, fd, (long)UHMM_UFFDIO_MOVE, (long)move);
-	sys_close((int)fd);
-	return err;
 }
 #else
 static long planted_move(int uffd, struct uhmm_uffdio_move *move)
