@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -225,6 +226,45 @@ static void op_fork_glance(struct actor *a, const struct op *op)
 	}
 }
 
+static void __attribute__((noreturn)) wiped_run(struct actor *a)
+{
+	region_check(a, &a->glance, "a load of wiped memory in a forked child");
+	_exit(0);
+}
+
+/* A child must not see what is to be wiped at a fork, also if it is away. */
+static void op_fork_wiped(struct actor *a, const struct op *op)
+{
+	struct run run;
+	int status = 0;
+	pid_t pid;
+
+	if (!run_choose(a, op, 8, &run) || !run_is_private(&run) ||
+	    !run_all(&run, page_is_plain) || !may_fork(a))
+		return;
+	MUST(a, madvise(run_addr(&run), run_bytes(&run), MADV_WIPEONFORK) == 0);
+	run_patch(&run);
+	for (uint32_t i = run.first; i < run.first + run.n; i++) {
+		run.region->pages[i].flags |= PAGE_WIPE;
+		page_store(a, run.region, i, 0xff);
+	}
+	pages_out(a, run_addr(&run), run_bytes(&run));
+	a->glance.kind = run.region->kind;
+	a->glance.addr = run_addr(&run);
+	a->glance.n_pages = run.n;
+	memcpy(a->glance.pages, &run.region->pages[run.first], run.n * sizeof(a->glance.pages[0]));
+	for (uint32_t i = 0; i < run.n; i++)
+		page_cross_fork(a, &a->glance, &a->glance.pages[i]);
+	pid = fork();
+	if (pid == 0)
+		wiped_run(a);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	MUST(a, status == 0);
+	for (uint32_t i = run.first; i < run.first + run.n; i++)
+		page_check(a, run.region, i, "a load after a fork that wiped");
+}
+
 static void exec_self(const char *const argv[])
 {
 	(void)execv("/proc/self/exe", (char *const *)argv);
@@ -329,6 +369,7 @@ static void op_unshare(struct actor *a, const struct op *op)
 const struct op_kind ops_process[] = {
 	{ "fork", "fork", 6, op_fork },
 	{ "fork-glance", "fork", 8, op_fork_glance },
+	{ "fork-wiped", "fork", 4, op_fork_wiped },
 	{ "exec", "fork", 1, op_exec },
 	{ "vfork", "fork", 2, op_vfork },
 	{ "setuid", "self", 2, op_setuid },

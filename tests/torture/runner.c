@@ -274,7 +274,7 @@ static void failure_show(struct runner *runner)
 	worlds_kill(runner, SIGSTOP);
 	(void)service_is_alive(&runner->service);
 	fprintf(stderr, "%s", ctl->failure.text);
-	if (__atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 2)
+	if (!strstr(ctl->failure.text, "DIFFERENCE"))
 		fprintf(stderr, "DIFFERENCE: a process that is too broken to say more\n");
 	fprintf(stderr, "seed %llu, round %u\n", (unsigned long long)ctl->seed, ctl->round);
 	trace = trace_write();
