@@ -212,7 +212,7 @@ static int arena_grow(struct arena *arena, uint64_t n)
 			i + 1 < end ? (i + 1) * ARENA_UNIT : header->free_head;
 	arena_publish(&header->n_units, end);
 	arena_publish(&header->free_head, first * ARENA_UNIT);
-	header->n_free += end - first;
+	arena_publish(&header->n_free, header->n_free + end - first);
 	return 0;
 }
 
@@ -228,7 +228,7 @@ int arena_alloc(struct arena *arena, arena_off *ret_off)
 	off = header->free_head;
 	if (r == 0) {
 		arena_publish(&header->free_head, *(arena_off *)arena_ptr(arena, off));
-		header->n_free--;
+		arena_publish(&header->n_free, header->n_free - 1);
 	}
 	(void)pthread_mutex_unlock(&arena->lock);
 	if (r < 0)
@@ -249,7 +249,7 @@ void arena_free(struct arena *arena, arena_off off)
 	}
 	arena_publish(arena_ptr(arena, off), header->free_head);
 	arena_publish(&header->free_head, off);
-	header->n_free++;
+	arena_publish(&header->n_free, header->n_free + 1);
 	(void)pthread_mutex_unlock(&arena->lock);
 }
 

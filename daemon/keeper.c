@@ -187,7 +187,7 @@ static void keeper_decide(struct group *group, uint64_t sum, uint64_t leaving)
 	uint64_t grown = sum > group->sampled_pages ? sum - group->sampled_pages : 0;
 	struct list *pos;
 
-	group->sampled_pages = sum;
+	__atomic_store_n(&group->sampled_pages, sum, __ATOMIC_RELAXED);
 	__atomic_store_n(&group->est_pages, (int64_t)sum, __ATOMIC_RELAXED);
 	if (sum > group->peak_pages)
 		__atomic_store_n(&group->peak_pages, sum, __ATOMIC_RELAXED);
