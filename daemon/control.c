@@ -327,9 +327,14 @@ static void on_listener(struct loop_source *source)
 /* Spaces whose agent has gone and that have no worker to notice the end of the process. */
 static bool space_has_ended(struct space *space)
 {
+	bool has_worker;
+
 	if (space_get_state(space) == SPACE_DEAD)
 		return true;
-	return !space->worker_started && uffd_alive(space->uffd) == UFFD_GONE;
+	registry_lock();
+	has_worker = space->worker_started;
+	registry_unlock();
+	return !has_worker && uffd_alive(space->uffd) == UFFD_GONE;
 }
 
 static void control_sweep(struct control *control)
