@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 BUILD = cmake --build --preset
 QUIET_CONFIGURE = cmake --log-level=WARNING --preset
 
-.PHONY: all deps demo check torture asan tsan bench clang guest-check install deb clean
+.PHONY: all deps demo check torture torture-proof asan tsan bench clang guest-check install deb clean
 
 all:
 	@$(QUIET_CONFIGURE) dev >/dev/null
@@ -34,6 +34,10 @@ SEED ?= 1
 SECONDS ?= 600
 torture: all
 	@build/bin/uhmm-torture --seed $(SEED) --seconds $(SECONDS)
+
+# Can it find bugs? Every planted one, each within a minute.
+torture-proof: all
+	@SEED=$(SEED) tests/torture/prove build
 
 bench: all
 	@tests/bench/run-bench build
