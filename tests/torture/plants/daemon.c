@@ -54,12 +54,12 @@ bool planted(const char *name)
 
 /* ---- skip-remap: mremap is not followed ---------------------------------------------------- */
 
-int __real_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
-int __wrap_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
+int __real_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
+int __wrap_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n);
 
-int __wrap_pagemap_move(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
+int __wrap_pagemap_move_onto(struct pagemap *map, uint64_t from, uint64_t to, uint64_t n)
 {
-	return planted("skip-remap") ? 0 : __real_pagemap_move(map, from, to, n);
+	return planted("skip-remap") ? 0 : __real_pagemap_move_onto(map, from, to, n);
 }
 
 /* ---- forget-remove: a madvise whose event was read may still be under way ------------------ */
