@@ -95,6 +95,30 @@ enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *w
 	return FILL_DONE;
 }
 
+enum fill_result fault_result_of(struct space *space, enum uffd_result result, uint64_t addr)
+{
+	switch (result) {
+	case UFFD_OK:
+		return FILL_DONE;
+	case UFFD_AGAIN:
+		return FILL_RETRY;
+	case UFFD_GONE:
+		space->gone = true;
+		return FILL_GONE;
+	case UFFD_NO_VMA:
+		/* See uffd_fill: gone only if no event is unread. */
+		if (uffd_settled(space->uffd) == UFFD_AGAIN)
+			return FILL_RETRY;
+		(void)uffd_wake(space->uffd, addr, space->page_size);
+		return FILL_DONE;
+	case UFFD_EXISTS:
+	case UFFD_NO_MEM:
+	case UFFD_ERROR:
+		break;
+	}
+	return FILL_LATER;
+}
+
 /* ---- filling ---------------------------------------------------------------------------- */
 
 /* The pages [pgidx, pgidx + n) are home. */
@@ -379,23 +403,8 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
  * present. */
 static enum fill_result fault_unprotect(struct space *space, const struct fault *fault)
 {
-	switch (uffd_unprotect(space->uffd, fault->addr, space->page_size)) {
-	case UFFD_OK:
-		return FILL_DONE;
-	case UFFD_AGAIN:
-		return FILL_RETRY;
-	case UFFD_GONE:
-		space->gone = true;
-		return FILL_GONE;
-	case UFFD_NO_MEM:
-		return FILL_LATER;
-	case UFFD_EXISTS:
-	case UFFD_NO_VMA:
-	case UFFD_ERROR:
-		break;
-	}
-	(void)uffd_wake(space->uffd, fault->addr, space->page_size);
-	return FILL_DONE;
+	return fault_result_of(space, uffd_unprotect(space->uffd, fault->addr, space->page_size),
+			       fault->addr);
 }
 
 /* Must this fault wait until the evictor has made room? Bounded: nobody waits for ever for a

@@ -8,6 +8,7 @@
 #define UHMMD_FAULT_H
 
 #include "space.h"
+#include "uffd.h"
 
 /* What became of an attempt to bring bytes home. */
 enum fill_result {
@@ -40,6 +41,9 @@ int fault_read_pagemap(const struct space *space, uint64_t pgidx, uint32_t n, ui
 
 /* Of such an entry: a hole that carries our marker. */
 bool fault_is_marked_hole(uint64_t entry);
+
+/* What an ioctl at addr said, where that is not about the page itself. */
+enum fill_result fault_result_of(struct space *space, enum uffd_result result, uint64_t addr);
 
 /* Bytes that cannot be had back: the page raises SIGBUS from now on. FILL_RETRY: an event is
  * unread, do it again. */

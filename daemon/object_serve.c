@@ -42,33 +42,6 @@ static struct spot spot_of(const struct space *space, const struct mapping *m, u
 	};
 }
 
-/* ---- what an ioctl said -------------------------------------------------------------- */
-
-/* For every answer that is not about the page itself. */
-static enum fill_result result_of(struct space *space, enum uffd_result result, uint64_t addr)
-{
-	switch (result) {
-	case UFFD_OK:
-		return FILL_DONE;
-	case UFFD_AGAIN:
-		return FILL_RETRY;
-	case UFFD_GONE:
-		space->gone = true;
-		return FILL_GONE;
-	case UFFD_NO_VMA:
-		/* See uffd_fill in fault.c: gone only if no event is unread. */
-		if (uffd_settled(space->uffd) == UFFD_AGAIN)
-			return FILL_RETRY;
-		(void)uffd_wake(space->uffd, addr, space->page_size);
-		return FILL_DONE;
-	case UFFD_EXISTS:
-	case UFFD_NO_MEM:
-	case UFFD_ERROR:
-		break;
-	}
-	return FILL_LATER;
-}
-
 /* ---- pages that are in the object ---------------------------------------------------- */
 
 /* A hole that nobody ever filled, or that the program punched: zero, as the kernel gives. */
@@ -83,7 +56,7 @@ static enum fill_result fill_zero(struct space *space, const struct spot *spot)
 		return FILL_LATER;
 	if (result == UFFD_OK)
 		group_add_est(space->group, 1);
-	return result_of(space, result, spot->addr);
+	return fault_result_of(space, result, spot->addr);
 }
 
 /* Map a page that the object has in this mapping; a few that follow come along. */
@@ -96,11 +69,11 @@ static enum fill_result map_resident(struct space *space, const struct spot *spo
 	if (done)
 		return FILL_DONE;
 	if (result == UFFD_EXISTS) /* mapped already; write-protected, or a second message */
-		return result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
+		return fault_result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
 				 spot->addr);
 	if (result == UFFD_ERROR && errno == EFAULT)
 		return fill_zero(space, spot);
-	return result_of(space, result, spot->addr);
+	return fault_result_of(space, result, spot->addr);
 }
 
 /* How many records from the spot on, the first included, are RESIDENT. A neighbour that is
@@ -121,7 +94,7 @@ static enum fill_result serve_resident(struct space *space, struct object *objec
 				       const struct spot *spot, bool protected)
 {
 	if (protected)
-		return result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
+		return fault_result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
 				 spot->addr);
 	if (object_remove_pending(object, spot->page))
 		return FILL_LATER;
@@ -181,7 +154,7 @@ static enum fill_result fill_stored(struct space *space, struct object *object,
 	}
 	if (result == UFFD_NO_VMA && n > 1)
 		return fill_stored(space, object, spot, src, 1, referenced, ret_pages);
-	return result_of(space, result, spot->addr);
+	return fault_result_of(space, result, spot->addr);
 }
 
 /* How many records from the spot on continue the first: same store, next slot. */
@@ -362,7 +335,7 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 	if (!object) {
 		/* Registered still, but closed: nothing of it is away. */
 		*ret_result = fault->protected ?
-				      result_of(space, uffd_unprotect(space->uffd, spot.addr,
+				      fault_result_of(space, uffd_unprotect(space->uffd, spot.addr,
 								      space->page_size),
 						spot.addr) :
 				      map_resident(space, &spot, 1);

@@ -26,6 +26,14 @@ enum uffd_result __wrap_uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes)
 	return answer;
 }
 
+/* No event is unread. */
+enum uffd_result __wrap_uffd_settled(int uffd);
+enum uffd_result __wrap_uffd_settled(int uffd)
+{
+	(void)uffd;
+	return UFFD_OK;
+}
+
 enum uffd_result __wrap_uffd_wake(int uffd, uint64_t addr, uint64_t bytes);
 enum uffd_result __wrap_uffd_wake(int uffd, uint64_t addr, uint64_t bytes)
 {
