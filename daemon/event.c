@@ -368,6 +368,32 @@ static void event_apply_all(struct space *space)
 	event_log_clear(&space->log);
 }
 
+/* ---- what is occupied ------------------------------------------------------------------- */
+
+/*
+ * What the parent had is not what a forked child has: the parent went on within the same set, and
+ * what is MADV_DONTFORK is not there. Until a child is looked at nothing is taken for occupied;
+ * that is no harm while it has one thread, whose events come in order. No event is unread before
+ * the look nor after it: so what is seen is as of the events that were applied.
+ */
+void event_look_around(struct space *space)
+{
+	if (!space->occupied_unknown || space->n_events || space->n_faults ||
+	    !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
+	    uffd_settled(space->uffd) != UFFD_OK)
+		return;
+	space->maps_read_ns = 0;
+	if (maps_read(&space->maps, space->maps_fd) < 0 ||
+	    maps_apply_smaps(&space->maps, space->smaps_fd) < 0 ||
+	    uffd_settled(space->uffd) != UFFD_OK)
+		return;
+	for (size_t i = 0; i < space->maps.n; i++)
+		if (space->maps.v[i].registered)
+			(void)ranges_add(&space->occupied, space->maps.v[i].start,
+					 space->maps.v[i].end, 0);
+	space->occupied_unknown = false;
+}
+
 /* ---- settling --------------------------------------------------------------------------- */
 
 void event_settle(struct space *space)

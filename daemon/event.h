@@ -13,4 +13,7 @@ void event_note(struct space *space, const struct uffd_msg *msg);
  * is served, and the worker calls again. */
 void event_settle(struct space *space);
 
+/* Of a forked child: find out what is mapped and registered, as soon as that can be known. */
+void event_look_around(struct space *space);
+
 #endif

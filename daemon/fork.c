@@ -135,7 +135,7 @@ static void strand(struct space *space, struct space *child, int uffd)
 
 void fork_begin(struct space *space, struct heirs *ret_heirs)
 {
-	*ret_heirs = (struct heirs){ .past = PAGEMAP_NULL };
+	*ret_heirs = (struct heirs){ .past = PAGEMAP_NULL, .before = RANGES_NULL };
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		const struct uffd_msg *msg = event_log_at(&space->log, i);
 
@@ -143,8 +143,10 @@ void fork_begin(struct space *space, struct heirs *ret_heirs)
 	}
 	/* A child gets no staging: what lies there must be in its slot before the child shares
 	 * the records. */
-	if (ret_heirs->n_unborn)
-		evict_settle_batches(space);
+	if (ret_heirs->n_unborn == 0)
+		return;
+	evict_settle_batches(space);
+	ret_heirs->error = ranges_copy(&space->registered, &ret_heirs->before);
 }
 
 void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
@@ -212,7 +214,25 @@ void fork_after_change(struct space *space, struct heirs *heirs, const struct uf
 
 /* ---- the end ---------------------------------------------------------------------------- */
 
-static int finish_one(struct space *space, struct space *child)
+/* At least all that is registered in the child: what was at any moment of the set. */
+static int inherit_registered(struct space *space, struct space *child, const struct heirs *heirs)
+{
+	int err = ranges_copy(&heirs->before, &child->registered);
+
+	for (size_t i = 0; i < space->registered.n && err == 0; i++)
+		err = ranges_add(&child->registered, space->registered.v[i].start,
+				 space->registered.v[i].end, 0);
+	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
+		const struct uffd_msg *msg = event_log_at(&space->log, i);
+
+		if (msg->event == UFFD_EVENT_REMAP)
+			err = ranges_add(&child->registered, msg->arg.remap.to,
+					 msg->arg.remap.to + msg->arg.remap.len, 0);
+	}
+	return err;
+}
+
+static int finish_one(struct space *space, struct space *child, const struct heirs *heirs)
 {
 	int err;
 
@@ -220,9 +240,9 @@ static int finish_one(struct space *space, struct space *child)
 		child->n_unmarked = space->n_unmarked;
 	child->given_up |= space->given_up;
 	child->distrust |= space->distrust;
-	err = ranges_copy(&space->registered, &child->registered);
-	if (err == 0)
-		err = ranges_copy(&space->occupied, &child->occupied);
+	err = inherit_registered(space, child, heirs);
+	/* What is mapped there nobody knows yet, and a child has one thread: event.c. */
+	child->occupied_unknown = true;
 	/* From here on the daemon is needed, also if the parent ends at once. */
 	__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
 			 __ATOMIC_RELAXED);
@@ -236,11 +256,12 @@ void fork_finish(struct space *space, struct heirs *heirs)
 	for (uint32_t i = 0; i < heirs->n; i++) {
 		struct space *child = heirs->v[i];
 
-		if (finish_one(space, child) < 0)
+		if (finish_one(space, child, heirs) < 0)
 			strand(space, child, child->uffd);
 		else
 			space_unref(child);
 	}
 	pagemap_deinit(&heirs->past);
+	ranges_deinit(&heirs->before);
 	free(heirs->v);
 }

@@ -13,6 +13,7 @@ struct heirs {
 	uint32_t n, cap;
 	uint32_t n_unborn;   /* whose turn has not come yet */
 	struct pagemap past; /* what the set has taken away so far */
+	struct ranges before; /* what was registered before it */
 	int error;	     /* it lacks something */
 };
 

@@ -174,17 +174,22 @@ const struct mapping *maps_find(const struct maps *maps, uint64_t addr)
 }
 
 /* What the two-letter codes of VmFlags say about moving; proc(5), smaps. */
+/* "rd wr mr mw ...": two letters each. */
+static bool has_flag(const char *flags, const char *end, const char *name)
+{
+	for (; flags + 2 <= end; flags += 3)
+		if (strncmp(flags, name, 2) == 0)
+			return true;
+	return false;
+}
+
 static enum uhmm_reason maps_judge_vmflags(const char *flags, const char *end)
 {
-	for (; flags + 2 <= end; flags += 3) {
-		if (strncmp(flags, "lo", 2) == 0)
-			return UHMM_REASON_LOCKED;
-		if (strncmp(flags, "io", 2) == 0 || strncmp(flags, "pf", 2) == 0)
-			return UHMM_REASON_DEVICE;
-		if (strncmp(flags, "ht", 2) == 0)
-			return UHMM_REASON_HUGETLB;
-	}
-	return UHMM_REASON_NONE;
+	if (has_flag(flags, end, "lo"))
+		return UHMM_REASON_LOCKED;
+	if (has_flag(flags, end, "io") || has_flag(flags, end, "pf"))
+		return UHMM_REASON_DEVICE;
+	return has_flag(flags, end, "ht") ? UHMM_REASON_HUGETLB : UHMM_REASON_NONE;
 }
 
 int maps_apply_smaps(struct maps *maps, int smaps_fd)
@@ -206,6 +211,11 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd)
 			eol = end;
 		if (strncmp(text, "VmFlags: ", 9) == 0) {
 			enum uhmm_reason reason = maps_judge_vmflags(text + 9, eol);
+
+			if (current)
+				current->registered = has_flag(text + 9, eol, "um") ||
+						      has_flag(text + 9, eol, "uw") ||
+						      has_flag(text + 9, eol, "ui");
 
 			if (current && reason != UHMM_REASON_NONE &&
 			    (current->reason == UHMM_REASON_NONE ||

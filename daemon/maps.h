@@ -24,6 +24,7 @@ struct mapping {
 	bool is_io_uring;    /* a ring, or the context of the older asynchronous I/O */
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
 	bool is_stack;
+	bool registered; /* with a userfaultfd; only after maps_apply_smaps */
 };
 
 struct maps {
@@ -41,7 +42,8 @@ void maps_deinit(struct maps *maps);
 int maps_read(struct maps *maps, int maps_fd);
 /* The same from text; for tests. `text` need not be terminated. */
 int maps_parse(struct maps *maps, const char *text, size_t len);
-/* Read smaps and give mappings that are locked (or otherwise special) their reason. */
+/* Read smaps: give mappings that are locked (or otherwise special) their reason, and say which
+ * are registered. */
 int maps_apply_smaps(struct maps *maps, int smaps_fd);
 const struct mapping *maps_find(const struct maps *maps, uint64_t addr);
 /* The first mapping that ends after addr. */

@@ -6,6 +6,7 @@
  *   wait for: a message of the userfaultfd, an answer of the agent, mail, a time
  *   close the gate, read, apply events      fault_read
  *   serve faults                            fault_serve_all
+ *   look at a child that is new             event_look_around
  *   help an mremap out of a knot            populate_step
  *   requests                                home_step, survey_step
  *   advance and start batches               evict_step
@@ -33,6 +34,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "event.h"
 #include "evict.h"
 #include "fault.h"
 #include "home.h"
@@ -297,6 +299,7 @@ void *worker_run(void *arg)
 			worker_follow(space);
 		}
 		fault_serve_all(space);
+		event_look_around(space);
 		populate_step(space);
 		more = worker_take_mail(space);
 		more |= home_step(space);
