@@ -246,6 +246,51 @@ static bool must_wait(const struct space *space, const struct ranges *occupied, 
 	return range && range->start < end && vacated_later(space, i, to, end);
 }
 
+/* From where an event takes memory: what it moves, unmaps or gives up. */
+static struct range source_of(const struct uffd_msg *msg)
+{
+	if (msg->event == UFFD_EVENT_REMAP)
+		return (struct range){ msg->arg.remap.from,
+				       msg->arg.remap.from + msg->arg.remap.len, 0 };
+	if (msg->event == UFFD_EVENT_UNMAP || msg->event == UFFD_EVENT_REMOVE)
+		return (struct range){ msg->arg.remove.start, msg->arg.remove.end, 0 };
+	return (struct range){ 0 };
+}
+
+/* And where it brings memory. */
+static struct range target_of(const struct uffd_msg *msg)
+{
+	if (msg->event != UFFD_EVENT_REMAP)
+		return (struct range){ 0 };
+	return (struct range){ msg->arg.remap.to, msg->arg.remap.to + msg->arg.remap.len, 0 };
+}
+
+static bool meet(struct range a, struct range b)
+{
+	return a.start < b.end && b.start < a.end;
+}
+
+/* Has an event to stay behind one that was read before it and has to wait? What touches the same
+ * memory has; but not what frees the ground that is waited for. */
+static bool stays_behind(const struct uffd_msg *waiting, const struct uffd_msg *msg)
+{
+	struct range from = source_of(waiting), to = target_of(waiting);
+
+	if (waiting->event == UFFD_EVENT_REMOVE)
+		return false; /* it frees no ground, and what comes after it goes as well without */
+	return meet(source_of(msg), from) || meet(target_of(msg), from) ||
+	       meet(target_of(msg), to) ||
+	       (msg->event == UFFD_EVENT_REMOVE && meet(source_of(msg), to));
+}
+
+static bool is_held_up(const struct space *space, uint32_t i)
+{
+	for (uint32_t k = 0; k < i; k++)
+		if (is_waiting(msg_at(space, k)) && stays_behind(msg_at(space, k), msg_at(space, i)))
+			return true;
+	return false;
+}
+
 /* The next event to apply: the first that need not wait; else the first; log.n: none. */
 static uint32_t next_event(const struct space *space, const struct ranges *occupied)
 {
@@ -254,10 +299,12 @@ static uint32_t next_event(const struct space *space, const struct ranges *occup
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		if (!is_waiting(msg_at(space, i)))
 			continue;
-		if (!must_wait(space, occupied, i))
+		if (first == space->log.n && !must_wait(space, occupied, i))
 			return i;
 		if (first == space->log.n)
 			first = i;
+		else if (!must_wait(space, occupied, i) && !is_held_up(space, i))
+			return i;
 	}
 	return first;
 }

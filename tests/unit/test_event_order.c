@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Events are not read in the order of the changes. Whatever order it is, the records end where
+ * the memory is.
+ */
+#include <unistd.h>
+
+#include "event.h"
+#include "fault.h"
+#include "fixture.h"
+#include "pagemap_check.h"
+#include "uffd.h"
+
+/* Places of one page each, far apart. */
+#define PLACE(i) (0x10000ull * ((i) + 1))
+enum { HERE, THERE, GROUND, FAR, N_PLACES };
+
+static struct space space;
+static struct space_unit unit;
+static struct page_rec recs[N_PLACES]; /* what lay there in the beginning */
+
+bool __wrap_fault_read_batch(struct space *of);
+bool __wrap_fault_read_batch(struct space *of)
+{
+	(void)of;
+	return false;
+}
+
+enum uffd_result __wrap_uffd_settled(int uffd);
+enum uffd_result __wrap_uffd_settled(int uffd)
+{
+	(void)uffd;
+	return UFFD_OK;
+}
+
+static uint64_t start_of(unsigned int place)
+{
+	return space_addr(&space, PLACE(place));
+}
+
+static struct uffd_msg *next_msg(uint8_t event)
+{
+	uint32_t room;
+	struct uffd_msg *msg = event_log_room(&space.log, &room);
+
+	ck_assert_ptr_nonnull(msg);
+	msg->event = event;
+	event_log_add(&space.log, 1);
+	space.n_events++;
+	return msg;
+}
+
+static void hear_remap(unsigned int from, unsigned int to)
+{
+	struct uffd_msg *msg = next_msg(UFFD_EVENT_REMAP);
+
+	msg->arg.remap.from = start_of(from);
+	msg->arg.remap.to = start_of(to);
+	msg->arg.remap.len = space.page_size;
+}
+
+static void hear_of(uint8_t event, unsigned int place)
+{
+	struct uffd_msg *msg = next_msg(event);
+
+	msg->arg.remove.start = start_of(place);
+	msg->arg.remove.end = start_of(place) + space.page_size;
+}
+
+static void occupy(unsigned int place)
+{
+	ck_assert_int_eq(ranges_add(&space.occupied, start_of(place),
+				    start_of(place) + space.page_size, 0),
+			 0);
+	recs[place] = check_stored(space.family);
+	ck_assert_int_eq(pagemap_set(&space.map, PLACE(place), recs[place]), 0);
+}
+
+/* At `place` is what lay at `origin`; N_PLACES: nothing. */
+static void must_be(unsigned int place, unsigned int origin)
+{
+	uint64_t v = origin == N_PLACES ? 0 : recs[origin].v;
+
+	ck_assert_uint_eq(pagemap_get(&space.map, PLACE(place)).v, v);
+}
+
+static void setup(void)
+{
+	space = (struct space){ .uffd = -1, .unit = &unit };
+	space.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	space.page_shift = (unsigned int)__builtin_ctzll(space.page_size);
+	space.family = check_family(64, 8);
+	ck_assert_int_eq(pagemap_init(&space.map, space.family), 0);
+	ck_assert_int_eq(event_log_init(&space.log, &space.family->arena, &unit.log), 0);
+}
+
+START_TEST(mremap_onto_occupied_ground_waits_for_who_frees_it)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE); /* its tail */
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(GROUND, HERE);
+	must_be(HERE, N_PLACES);
+}
+END_TEST
+
+START_TEST(mremap_onto_free_ground_goes_first)
+{
+	occupy(HERE);
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(GROUND, N_PLACES);
+	must_be(HERE, N_PLACES);
+}
+END_TEST
+
+/* HERE is moved onto ground that another thread has just freed, and says so late; then THERE is
+ * moved onto HERE. */
+START_TEST(who_comes_onto_the_place_of_one_that_waits_waits_too)
+{
+	occupy(HERE);
+	occupy(THERE);
+	occupy(GROUND);
+	hear_remap(HERE, GROUND); /* MREMAP_DONTUNMAP: without a tail */
+	hear_of(UFFD_EVENT_UNMAP, HERE); /* of the next mremap's MREMAP_FIXED */
+	hear_remap(THERE, HERE);
+	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND); /* the other thread's */
+	event_settle(&space);
+	must_be(GROUND, HERE);
+	must_be(HERE, THERE);
+	must_be(THERE, N_PLACES);
+}
+END_TEST
+
+START_TEST(what_was_moved_away_before_it_was_given_up_there_stays)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_REMOVE, HERE); /* of what was left empty there */
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(GROUND, HERE);
+}
+END_TEST
+
+START_TEST(what_is_given_up_where_it_has_come_to_is_given_up)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_of(UFFD_EVENT_REMOVE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	ck_assert_int_eq(page_rec_state(pagemap_get(&space.map, PLACE(GROUND))), PAGE_REMOVED);
+}
+END_TEST
+
+START_TEST(others_do_not_wait_for_one_that_waits)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	occupy(THERE);
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_remap(THERE, FAR);
+	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(FAR, THERE);
+	must_be(GROUND, HERE);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("event_order");
+	TCase *tcase = tcase_create("order");
+
+	tcase_add_checked_fixture(tcase, setup, NULL);
+	tcase_add_test(tcase, mremap_onto_occupied_ground_waits_for_who_frees_it);
+	tcase_add_test(tcase, mremap_onto_free_ground_goes_first);
+	tcase_add_test(tcase, who_comes_onto_the_place_of_one_that_waits_waits_too);
+	tcase_add_test(tcase, what_was_moved_away_before_it_was_given_up_there_stays);
+	tcase_add_test(tcase, what_is_given_up_where_it_has_come_to_is_given_up);
+	tcase_add_test(tcase, others_do_not_wait_for_one_that_waits);
+	suite_add_tcase(suite, tcase);
+	return fixture_main(suite);
+}
