@@ -105,6 +105,11 @@ same_as_plain() {
 	same_managed "$plain" "$@"
 }
 
+# listens: does somebody listen at $SOCKET? (its name is there a moment before)
+listens() {
+	grep -q " 00010000 .* $SOCKET\$" /proc/net/unix
+}
+
 # start_daemon ARGS...: on $SOCKET, log in $WORK/daemon.log.
 start_daemon() {
 	SOCKET=$WORK/uhmm.sock
@@ -113,9 +118,9 @@ start_daemon() {
 	DAEMON=$!
 	STARTED+=("$DAEMON")
 	for _ in $(seq 100); do
-		[ -S "$SOCKET" ] && return
+		listens && return
 		kill -0 "$DAEMON" 2>/dev/null || fail "uhmmd ended at its start"
 		sleep 0.05
 	done
-	fail "uhmmd made no socket"
+	fail "uhmmd does not listen"
 }
