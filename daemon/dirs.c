@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Directories. State and pages lie on a tmpfs in directories that only root can enter. Only
- * plain files in them are ever removed, and nothing below.
+ * plain files in them are ever removed, and nothing below. Each belongs to one daemon at a time,
+ * which a lock shows: two that share one would make files of the same names there, and an agent
+ * would write its pages into the other daemon's. On the main thread.
  */
 #define _GNU_SOURCE
 #include "dirs.h"
@@ -12,6 +14,7 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,6 +43,26 @@ static int dir_make(const char *path, mode_t mode)
 	return 0;
 }
 
+/* The descriptor stays open, so that the lock ends with this process, however that ends. */
+static int dir_lock(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	int err;
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	err = -errno;
+	if (err == -EWOULDBLOCK)
+		log_err("%s: another daemon uses it: give this one a state-dir and a pages-dir of "
+			"its own, see uhmmd.conf(5)",
+			path);
+	else
+		log_err("cannot lock %s: %s", path, strerror(-err));
+	if (fd >= 0)
+		(void)close(fd);
+	return err;
+}
+
 static void dir_clear(const char *path)
 {
 	struct dirent *entry;
@@ -59,6 +82,10 @@ int dirs_make(const struct config *config)
 
 	if (err == 0)
 		err = dir_make(config->pages_dir, 0700);
+	if (err == 0)
+		err = dir_lock(config->state_dir);
+	if (err == 0)
+		err = dir_lock(config->pages_dir);
 	if (err < 0)
 		return err;
 	dir_clear(config->state_dir);

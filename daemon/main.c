@@ -301,7 +301,7 @@ static int run(struct options *options, struct config *config)
 	env.config = config;
 	env.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	options->control.env = &env;
-	/* The socket first: who has it owns the directories. */
+	/* The socket first: of two daemons with the same one, the later says so. */
 	options->control.listen_fd = get_listener(config, &own_socket);
 	if (options->control.listen_fd < 0)
 		return options->control.listen_fd;
