@@ -22,15 +22,24 @@ static void write_actor(FILE *file, const struct actor *a)
 			a->trace[i].r[0], a->trace[i].r[1], a->trace[i].r[2]);
 }
 
+/* Never in place of another: a replay that differs earlier says less than what it replays. */
 static FILE *trace_create(char *path, size_t size)
 {
 	const char *const dirs[] = { ".", "/tmp" };
+	char number[16];
 	FILE *file = NULL;
 
 	for (size_t i = 0; !file && i < sizeof(dirs) / sizeof(*dirs); i++) {
-		snprintf(path, size, "%s/uhmm-torture-%llu-%u.trace", dirs[i],
-			 (unsigned long long)ctl->seed, ctl->round);
-		file = fopen(path, "we");
+		*number = '\0';
+		for (unsigned int k = 1; !file && k <= 1000; k++) {
+			if (k > 1)
+				(void)snprintf(number, sizeof(number), "-%u", k);
+			(void)snprintf(path, size, "%s/uhmm-torture-%llu-%u%s.trace", dirs[i],
+				       (unsigned long long)ctl->seed, ctl->round, number);
+			file = fopen(path, "wxe");
+			if (!file && errno != EEXIST)
+				break;
+		}
 	}
 	return file;
 }
