@@ -39,6 +39,13 @@ static unsigned int number(const char *text, unsigned int max)
 	return (unsigned int)value;
 }
 
+static void __attribute__((noreturn))
+usage_error(const char *option, const char *text, const char *what)
+{
+	fprintf(stderr, "uhmm-torture: %s: '%s' is no %s\n", option, text, what);
+	exit(2);
+}
+
 static void list_ops(void)
 {
 	for (uint32_t i = 0; i < ops_count(); i++)
@@ -48,9 +55,13 @@ static void list_ops(void)
 
 static void take_option(int c, struct runner_options *options, const char **ret_ops)
 {
+	char *end;
+
 	switch (c) {
 	case 's':
-		ctl->seed = strtoull(optarg, NULL, 0);
+		ctl->seed = strtoull(optarg, &end, 0);
+		if (!*optarg || *end)
+			usage_error("--seed", optarg, "number");
 		break;
 	case 'S':
 		options->seconds = number(optarg, 1000000);
@@ -75,7 +86,7 @@ static void take_option(int c, struct runner_options *options, const char **ret_
 		break;
 	case 'm':
 		if (size_parse(optarg, &options->service.host_target_bytes) < 0)
-			(void)number("", 1);
+			usage_error("--host-ram", optarg, "size");
 		break;
 	case 'g':
 		ctl->pages_max = number(optarg, REGIONS_MAX * REGION_PAGES_MAX);
@@ -164,7 +175,7 @@ static int become_world(char **argv)
 
 int main(int argc, char **argv)
 {
-	struct runner_options options = { .seconds = 10 };
+	struct runner_options options = { .seconds = 10, .argv = argv };
 	int control_fd, error;
 
 	ops_init();

@@ -263,11 +263,25 @@ static void round_watch(struct runner *runner)
 	}
 }
 
+/* The command that does it again, on the same daemon and with the same bug, if it has one. */
+static void failure_say_again(const struct runner_options *options, const char *trace)
+{
+	const char *plant = getenv("UHMM_PLANT");
+
+	fprintf(stderr, "trace: %s\nagain:", trace ? trace : "(nowhere)");
+	if (plant)
+		fprintf(stderr, " UHMM_PLANT=%s", plant);
+	for (char **word = options->argv; *word; word++)
+		fprintf(stderr, " %s", *word);
+	if (!ctl->replaying)
+		fprintf(stderr, " --replay %s", trace ? trace : "FILE");
+	fprintf(stderr, "\n");
+}
+
 /* Whoever failed first may still be writing. */
 static void failure_show(struct runner *runner)
 {
 	const struct timespec look = { .tv_nsec = LOOK_NSEC };
-	const char *trace;
 
 	for (int i = 0; i < 100 && __atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 2; i++)
 		(void)nanosleep(&look, NULL);
@@ -277,9 +291,7 @@ static void failure_show(struct runner *runner)
 	if (!strstr(ctl->failure.text, "DIFFERENCE"))
 		fprintf(stderr, "DIFFERENCE: a process that is too broken to say more\n");
 	fprintf(stderr, "seed %llu, round %u\n", (unsigned long long)ctl->seed, ctl->round);
-	trace = trace_write();
-	fprintf(stderr, "trace: %s\nagain: uhmm-torture --replay %s\n", trace ? trace : "(nowhere)",
-		trace ? trace : "FILE");
+	failure_say_again(runner->options, trace_write());
 	if (runner->options->keep) {
 		fprintf(stderr, "everything stays as it is until this process ends (pid %d)\n",
 			(int)getpid());

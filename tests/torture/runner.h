@@ -11,6 +11,7 @@ struct runner_options {
 	struct service_options service;
 	unsigned int seconds;
 	const char *replay; /* NULL: draw */
+	char **argv;	    /* the command line, to be told again */
 	bool verbose;	    /* tell what the operations took */
 	bool keep;	    /* leave everything stopped after a difference */
 };
