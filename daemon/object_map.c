@@ -202,7 +202,7 @@ static void take_back_leaving(struct object *object)
 	struct page_rec rec;
 
 	object_lock(object);
-	for (uint64_t i = 0; (i = pagemap_next(&object->map, i, end, &rec)) < end; i++)
+	for (uint64_t i = 0; (i = pagemap_next_slot(&object->map, i, end, &rec)) < end; i++)
 		if (page_rec_state(rec) == PAGE_LEAVING)
 			(void)pagemap_set(&object->map, i, page_rec_move(rec, PAGE_RESIDENT));
 	object_unlock(object);

@@ -187,8 +187,13 @@ static bool rec_is_found(struct page_rec rec)
 	return page_state_is_away(state) || state == PAGE_POISONED;
 }
 
-uint64_t pagemap_next(const struct pagemap *map, uint64_t from, uint64_t end,
-		      struct page_rec *ret_rec)
+static bool rec_has_slot(struct page_rec rec)
+{
+	return page_state_has_slot(page_rec_state(rec));
+}
+
+static uint64_t next_that(const struct pagemap *map, uint64_t from, uint64_t end,
+			  bool (*is_wanted)(struct page_rec rec), struct page_rec *ret_rec)
 {
 	uint64_t pgidx = from, stop = end < TREE_PAGES ? end : TREE_PAGES;
 
@@ -204,13 +209,25 @@ uint64_t pagemap_next(const struct pagemap *map, uint64_t from, uint64_t end,
 		for (; pgidx < next && pgidx < stop; pgidx++) {
 			struct page_rec rec = tree_leaf(map, entry)[pgidx % PAGEMAP_LEAF_PAGES];
 
-			if (rec_is_found(rec)) {
+			if (is_wanted(rec)) {
 				*ret_rec = rec;
 				return pgidx;
 			}
 		}
 	}
 	return end;
+}
+
+uint64_t pagemap_next(const struct pagemap *map, uint64_t from, uint64_t end,
+		      struct page_rec *ret_rec)
+{
+	return next_that(map, from, end, rec_is_found, ret_rec);
+}
+
+uint64_t pagemap_next_slot(const struct pagemap *map, uint64_t from, uint64_t end,
+			   struct page_rec *ret_rec)
+{
+	return next_that(map, from, end, rec_has_slot, ret_rec);
 }
 
 bool pagemap_any_away(const struct pagemap *map, uint64_t first, uint64_t n)

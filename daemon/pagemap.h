@@ -126,6 +126,10 @@ void pagemap_mark_check(struct pagemap *map, uint64_t first, uint64_t n);
 uint64_t pagemap_next(const struct pagemap *map, uint64_t from, uint64_t end,
 		      struct page_rec *ret_rec);
 
+/* The same for records that have a slot, also in LEAVING. */
+uint64_t pagemap_next_slot(const struct pagemap *map, uint64_t from, uint64_t end,
+			   struct page_rec *ret_rec);
+
 /* Is any page of [first, first + n) away? Stops at the first. */
 bool pagemap_any_away(const struct pagemap *map, uint64_t first, uint64_t n);
 

@@ -582,6 +582,21 @@ START_TEST(next_finds_away_and_poisoned_in_order)
 }
 END_TEST
 
+START_TEST(next_slot_finds_what_is_leaving_too)
+{
+	struct page_rec rec = check_stored(family);
+	struct page_rec leaving =
+		page_rec_make(PAGE_LEAVING, page_rec_store(rec), page_rec_slot(rec));
+	set(map, 5, leaving);
+	set(map, 6, (struct page_rec){ PAGE_POISONED });
+	store(map, LEAF + 1);
+	ck_assert_uint_eq(pagemap_next(map, 0, LEAF, &rec), 6);
+	ck_assert_uint_eq(pagemap_next_slot(map, 0, LEAF, &rec), 5);
+	ck_assert_uint_eq(rec.v, leaving.v);
+	ck_assert_uint_eq(pagemap_next_slot(map, 6, UINT64_MAX, &rec), LEAF + 1);
+}
+END_TEST
+
 START_TEST(any_away_skips_the_poisoned)
 {
 	set(map, 3, (struct page_rec){ PAGE_POISONED });
@@ -717,6 +732,7 @@ int main(void)
 	tcase_add_test(tcase, check_is_kept_when_a_chunk_gets_its_leaf);
 	tcase_add_test(tcase, check_on_a_removed_region_ends_with_a_record);
 	tcase_add_test(tcase, next_finds_away_and_poisoned_in_order);
+	tcase_add_test(tcase, next_slot_finds_what_is_leaving_too);
 	tcase_add_test(tcase, any_away_skips_the_poisoned);
 	tcase_add_test(tcase, a_reserved_range_needs_no_unit);
 	tcase_add_test(tcase, deinit_of_nothing_is_fine);
