@@ -48,6 +48,8 @@
 #define WOKEN_RUN_NS 3000000u
 #define WOKEN_PAUSE_NS 100000
 #define LOOKS_MAX 8
+/* How long events wait for somebody who cannot be seen. */
+#define UNKNOWN_NS 50000000u
 
 /* ---- who waits ----------------------------------------------------------------------- */
 
@@ -197,6 +199,24 @@ void object_end_noting(struct space *space)
 	__atomic_store_n(&space->noting, false, __ATOMIC_SEQ_CST);
 }
 
+/* Most of what cannot be seen passes: a vfork lasts until the child executes something. But it may
+ * also wait for us. */
+static enum found be_patient(struct space *space, enum found found)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (found != FOUND_UNKNOWN) {
+		space->unknown_ns = 0;
+		return found;
+	}
+	if (space->unknown_ns == 0)
+		space->unknown_ns = now_ns;
+	if (now_ns - space->unknown_ns < UNKNOWN_NS)
+		return FOUND_NOT_YET;
+	space->unknown_ns = 0;
+	return FOUND_UNKNOWN;
+}
+
 /* An event is outstanding. */
 static uint32_t before_events(struct space *space)
 {
@@ -206,7 +226,7 @@ static uint32_t before_events(struct space *space)
 	if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		found = find_woken(space);
 	if (found == FOUND_ALL)
-		found = find_waiters(space);
+		found = be_patient(space, find_waiters(space));
 	if (found == FOUND_NOT_YET) {
 		/* Nothing can be filled anyway. */
 		(void)nanosleep(&pause, NULL);
