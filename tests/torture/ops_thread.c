@@ -237,8 +237,8 @@ static void op_swap(struct actor *a, const struct op *op)
  * left again since, too. */
 #define RUG_PAGES 16u
 #define RUG_WALKERS 8u
-#define RUG_SEC 3.0
-#define RUG_LEFT_SEC 12.0
+#define RUG_SEC 12.0
+#define RUG_LEFT_SEC 18.0
 
 struct walker {
 	struct actor *a;
