@@ -119,6 +119,7 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 			   strncmp(path, "/[aio]", 6) == 0;
 	ret->reason = maps_judge(perms, inode, path);
 	ret->is_stack = strcmp(path, "[stack]") == 0;
+	ret->registered = false;
 	return true;
 }
 
