@@ -421,10 +421,10 @@ int object_open_mapped(const struct space *space, const struct mapping *m)
 	struct opening opening = { .m = m, .fd = -ENOENT };
 	char path[64];
 
-	if (open_mapped_by(&opening, space->pid) || opening.fd != -ENOENT)
+	if (open_mapped_by(&opening, space_pid(space)) || opening.fd != -ENOENT)
 		return opening.fd;
 	/* Its first thread may have ended: then the others show what is mapped. */
-	snprintf(path, sizeof(path), "/proc/%d/task", space->pid);
+	snprintf(path, sizeof(path), "/proc/%d/task", space_pid(space));
 	(void)each_number(path, open_mapped_by, &opening);
 	return opening.fd;
 }

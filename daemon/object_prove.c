@@ -102,9 +102,9 @@ static bool own_table_is_free(void *arg, int task_fd, pid_t tid)
 	char path[64];
 
 	(void)task_fd;
-	if (tid == space->pid || syscall(SYS_kcmp, space->pid, tid, KCMP_FILES, 0, 0) == 0)
+	if (tid == space_pid(space) || syscall(SYS_kcmp, space_pid(space), tid, KCMP_FILES, 0, 0) == 0)
 		return true;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd", space->pid, tid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd", space_pid(space), tid);
 	return !table_pins(path);
 }
 
@@ -116,7 +116,7 @@ static bool pins_behind(struct space *space, const struct maps *maps, int task_f
 	for (size_t i = 0; i < maps->n; i++)
 		if (maps->v[i].is_io_uring)
 			return true;
-	snprintf(path, sizeof(path), "/proc/%d/fd", space->pid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", space_pid(space));
 	return !pass_is_gone(space) &&
 	       (table_pins(path) || !threads_each(task_fd, own_table_is_free, space));
 }
