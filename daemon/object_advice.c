@@ -18,9 +18,10 @@
  * Where nobody waits only faults are there. They are read one at a time, lest an event that comes
  * meanwhile be read along.
  *
- * Not known are the events of a process that shares the memory and is no thread (vfork), of a
- * thread that io_uring made, and what a thread that was killed leaves behind. Then
- * object_remove.c has to find out.
+ * Not known are the events of a thread that io_uring made, and what a thread that was killed
+ * leaves behind. Then object_remove.c has to find out. A process that shares the memory and is no
+ * thread, as a child of vfork, is not looked for: it may do nothing but execute something. While
+ * one was a reason to know nothing, programs that start others lost pages in seconds.
  *
  * From the reading on the madvise goes on, and another process may hear that it has returned. So
  * no worker fills a page of the object until object_remove.c knows of it (space->noting).
@@ -48,8 +49,6 @@
 #define WOKEN_RUN_NS 3000000u
 #define WOKEN_PAUSE_NS 100000
 #define LOOKS_MAX 8
-/* How long events wait for somebody who cannot be seen. */
-#define UNKNOWN_NS 50000000u
 
 /* ---- who waits ----------------------------------------------------------------------- */
 
@@ -79,16 +78,6 @@ static struct event_waiter waiter_of(const struct look *look, pid_t tid,
 	return waiter;
 }
 
-/* May a child borrow the memory of a thread that sleeps in this call? */
-static bool may_lend(const struct threads_call *call)
-{
-#ifdef SYS_vfork
-	if (call->nr == SYS_vfork)
-		return true;
-#endif
-	return call->nr == SYS_clone || call->nr == SYS_clone3;
-}
-
 /* Who is seen waiting waits until we read, so that what is looked at after that is of the same
  * call. */
 static bool see_waiter(void *arg, int task_fd, pid_t tid)
@@ -99,10 +88,8 @@ static bool see_waiter(void *arg, int task_fd, pid_t tid)
 	if (!threads_read_call(task_fd, tid, &call) ||
 	    (call.sp && (call.nr < 0 || call.nr == SYS_futex)))
 		return true;
-	if (!threads_sleeps_in(task_fd, tid, WAITS_IN)) {
-		look->unknown |= may_lend(&call);
+	if (!threads_sleeps_in(task_fd, tid, WAITS_IN))
 		return true;
-	}
 	if (look->n == SPACE_WAITERS) {
 		look->unknown = true;
 		return false;
@@ -199,24 +186,6 @@ void object_end_noting(struct space *space)
 	__atomic_store_n(&space->noting, false, __ATOMIC_SEQ_CST);
 }
 
-/* Most of what cannot be seen passes: a vfork lasts until the child executes something. But it may
- * also wait for us. */
-static enum found be_patient(struct space *space, enum found found)
-{
-	uint64_t now_ns = clock_now_ns();
-
-	if (found != FOUND_UNKNOWN) {
-		space->unknown_ns = 0;
-		return found;
-	}
-	if (space->unknown_ns == 0)
-		space->unknown_ns = now_ns;
-	if (now_ns - space->unknown_ns < UNKNOWN_NS)
-		return FOUND_NOT_YET;
-	space->unknown_ns = 0;
-	return FOUND_UNKNOWN;
-}
-
 /* An event is outstanding. */
 static uint32_t before_events(struct space *space)
 {
@@ -226,7 +195,7 @@ static uint32_t before_events(struct space *space)
 	if (__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		found = find_woken(space);
 	if (found == FOUND_ALL)
-		found = be_patient(space, find_waiters(space));
+		found = find_waiters(space);
 	if (found == FOUND_NOT_YET) {
 		/* Nothing can be filled anyway. */
 		(void)nanosleep(&pause, NULL);

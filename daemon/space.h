@@ -305,7 +305,6 @@ struct space {
 	uint32_t n_removed;
 	bool left_over; /* the last reading may have woken a thread and left its event */
 	bool woken_noted;
-	uint64_t unknown_ns; /* since when it cannot be seen who waits; 0: it can */
 	struct threads woken; /* these have not been seen to sleep since, or to get on */
 	uint64_t remove_seq;	 /* of the last madvise on an object */
 	struct mail *object_mail; /* STORE that the agent is at */
