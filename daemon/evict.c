@@ -790,7 +790,7 @@ static void mark_late(struct space *space)
 	struct page_rec rec;
 	uint32_t left = 0;
 
-	if (!space->n_unmarked || space->n_events)
+	if (!space->n_unmarked || space->n_events || space->unmarked_inherited)
 		return;
 	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
 		if (!(rec.v & PAGE_REC_UNMARKED))

@@ -456,6 +456,8 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) &&
 	    !identify_by_fault(space, fault->tid))
 		return FILL_LATER;
+	if (space->unmarked_inherited)
+		return FILL_LATER;
 	if (space->has_shared && object_fault(space, fault, &result))
 		return result;
 	if (fault->protected && first_touch)

@@ -98,6 +98,7 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 		init = pagemap_init(&child->map, child->family);
 	/* Records without a marker are inherited, so the child must look for them, too. */
 	child->n_unmarked = space->n_unmarked;
+	child->unmarked_inherited = space->n_unmarked != 0;
 	if (err == 0)
 		err = heirs->error;
 	if (init == 0 && err < 0)
@@ -170,6 +171,33 @@ void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 		strand(space, child, uffd);
 }
 
+/*
+ * A record without marker counts although the page table does not speak for it. Where the kernel
+ * wiped the memory at the fork it must not: there is none. What could not be marked in the parent
+ * has no marker in the child either, so only the mapping tells.
+ */
+void fork_sort_unmarked(struct space *space)
+{
+	struct page_rec rec;
+
+	if (!space->unmarked_inherited || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
+		return;
+	space->maps_read_ns = 0;
+	if (maps_read(&space->maps, space->maps_fd) < 0 ||
+	    maps_apply_smaps(&space->maps, space->smaps_fd) < 0)
+		return;
+	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
+		const struct mapping *m;
+
+		if (!(rec.v & PAGE_REC_UNMARKED))
+			continue;
+		m = maps_find(&space->maps, space_addr(space, i));
+		if (m && m->wiped)
+			(void)pagemap_set(&space->map, i, (struct page_rec){ 0 });
+	}
+	space->unmarked_inherited = false;
+}
+
 /* ---- changes of the same set ------------------------------------------------------------ */
 
 static void remember(struct space *space, struct heirs *heirs, uint64_t start, uint64_t len)
@@ -238,6 +266,7 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 
 	if (child->n_unmarked < space->n_unmarked)
 		child->n_unmarked = space->n_unmarked;
+	child->unmarked_inherited |= child->n_unmarked != 0;
 	child->given_up |= space->given_up;
 	child->distrust |= space->distrust;
 	err = inherit_registered(space, child, heirs);

@@ -27,4 +27,7 @@ void fork_after_change(struct space *space, struct heirs *heirs, const struct uf
 /* All of it is applied: the children are served from now on. */
 void fork_finish(struct space *space, struct heirs *heirs);
 
+/* In the child, before anything of it is served: which records are not for it. */
+void fork_sort_unmarked(struct space *space);
+
 #endif

@@ -119,7 +119,7 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 			   strncmp(path, "/[aio]", 6) == 0;
 	ret->reason = maps_judge(perms, inode, path);
 	ret->is_stack = strcmp(path, "[stack]") == 0;
-	ret->registered = false;
+	ret->wiped = ret->registered = false;
 	return true;
 }
 
@@ -213,6 +213,8 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd)
 		if (strncmp(text, "VmFlags: ", 9) == 0) {
 			enum uhmm_reason reason = maps_judge_vmflags(text + 9, eol);
 
+			if (current)
+				current->wiped = has_flag(text + 9, eol, "wf");
 			if (current)
 				current->registered = has_flag(text + 9, eol, "um") ||
 						      has_flag(text + 9, eol, "uw") ||

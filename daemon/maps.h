@@ -24,6 +24,7 @@ struct mapping {
 	bool is_io_uring;    /* a ring, or the context of the older asynchronous I/O */
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
 	bool is_stack;
+	bool wiped;	 /* MADV_WIPEONFORK; only after maps_apply_smaps */
 	bool registered; /* with a userfaultfd; only after maps_apply_smaps */
 };
 

@@ -277,6 +277,7 @@ struct space {
 	struct ranges certain;	  /* registered by us, and no event has touched it since */
 	struct ranges occupied;	  /* mapped and registered as of the events that were applied: at
 				     most what is, for the order of events is inferred from it */
+	bool unmarked_inherited;  /* a child's: some of its records without marker are of its parent */
 	bool occupied_unknown;	  /* a child's, that nobody has looked at yet */
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
 	uint64_t unmanaged_ns;

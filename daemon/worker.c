@@ -5,6 +5,7 @@
  *
  *   wait for: a message of the userfaultfd, an answer of the agent, mail, a time
  *   close the gate, read, apply events      fault_read
+ *   sort what a child inherited             fork_sort_unmarked
  *   serve faults                            fault_serve_all
  *   look at a child that is new             event_look_around
  *   help an mremap out of a knot            populate_step
@@ -37,6 +38,7 @@
 #include "event.h"
 #include "evict.h"
 #include "fault.h"
+#include "fork.h"
 #include "home.h"
 #include "log.h"
 #include "object.h"
@@ -298,6 +300,7 @@ void *worker_run(void *arg)
 			fault_read(space);
 			worker_follow(space);
 		}
+		fork_sort_unmarked(space);
 		fault_serve_all(space);
 		event_look_around(space);
 		populate_step(space);
