@@ -119,6 +119,11 @@ enum fill_result fault_result_of(struct space *space, enum uffd_result result, u
 	return FILL_LATER;
 }
 
+enum fill_result fault_unprotect(struct space *space, uint64_t addr)
+{
+	return fault_result_of(space, uffd_unprotect(space->uffd, addr, space->page_size), addr);
+}
+
 /* ---- filling ---------------------------------------------------------------------------- */
 
 /* The pages [pgidx, pgidx + n) are home. */
@@ -155,15 +160,6 @@ static enum fill_result uffd_fill(struct space *space, uint64_t pgidx, const voi
 	}
 	*ret_pages = 1;
 	switch (result) {
-	case UFFD_OK:
-		return FILL_DONE;
-	case UFFD_AGAIN:
-		return FILL_RETRY;
-	case UFFD_GONE:
-		space->gone = true;
-		return FILL_GONE;
-	case UFFD_NO_MEM:
-		return FILL_LATER;
 	case UFFD_NO_VMA:
 		/* A run over two mappings that touch is refused whole. */
 		if (n > 1)
@@ -180,9 +176,14 @@ static enum fill_result uffd_fill(struct space *space, uint64_t pgidx, const voi
 		(void)uffd_wake(space->uffd, addr, space->page_size);
 		return FILL_DONE;
 	case UFFD_ERROR:
+		return fault_poison(space, pgidx, "the kernel refused the fill");
+	case UFFD_OK:
+	case UFFD_AGAIN:
+	case UFFD_GONE:
+	case UFFD_NO_MEM:
 		break;
 	}
-	return fault_poison(space, pgidx, "the kernel refused the fill");
+	return fault_result_of(space, result, addr);
 }
 
 /* How many records from pgidx on continue the first: same store, next slot, marker there. */
@@ -399,14 +400,6 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 			  &pages);
 }
 
-/* A store to a page that is there, and write-protected: a marker that was set late found it
- * present. */
-static enum fill_result fault_unprotect(struct space *space, const struct fault *fault)
-{
-	return fault_result_of(space, uffd_unprotect(space->uffd, fault->addr, space->page_size),
-			       fault->addr);
-}
-
 /* Must this fault wait until the evictor has made room? Bounded: nobody waits for ever for a
  * target. Never while nothing can be evicted. */
 static bool fault_must_wait(struct space *space, struct fault *fault, bool first_touch)
@@ -460,8 +453,9 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 		return FILL_LATER;
 	if (space->has_shared && object_fault(space, fault, &result))
 		return result;
+	/* A marker that was set late found the page present. */
 	if (fault->protected && first_touch)
-		return fault_unprotect(space, fault);
+		return fault_unprotect(space, fault->addr);
 	if (fault_must_wait(space, fault, first_touch))
 		return FILL_LATER;
 	switch (state) {

@@ -45,6 +45,9 @@ bool fault_is_marked_hole(uint64_t entry);
 /* What an ioctl at addr said, where that is not about the page itself. */
 enum fill_result fault_result_of(struct space *space, enum uffd_result result, uint64_t addr);
 
+/* A store to a page that is there, and write-protected: let it through. */
+enum fill_result fault_unprotect(struct space *space, uint64_t addr);
+
 /* Bytes that cannot be had back: the page raises SIGBUS from now on. FILL_RETRY: an event is
  * unread, do it again. */
 enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why);

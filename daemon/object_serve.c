@@ -69,8 +69,7 @@ static enum fill_result map_resident(struct space *space, const struct spot *spo
 	if (done)
 		return FILL_DONE;
 	if (result == UFFD_EXISTS) /* mapped already; write-protected, or a second message */
-		return fault_result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
-				 spot->addr);
+		return fault_unprotect(space, spot->addr);
 	if (result == UFFD_ERROR && errno == EFAULT)
 		return fill_zero(space, spot);
 	return fault_result_of(space, result, spot->addr);
@@ -94,8 +93,7 @@ static enum fill_result serve_resident(struct space *space, struct object *objec
 				       const struct spot *spot, bool protected)
 {
 	if (protected)
-		return fault_result_of(space, uffd_unprotect(space->uffd, spot->addr, space->page_size),
-				 spot->addr);
+		return fault_unprotect(space, spot->addr);
 	if (object_remove_pending(object, spot->page))
 		return FILL_LATER;
 	return map_resident(space, spot, resident_run(object, spot));
@@ -334,11 +332,8 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 	spot = spot_of(space, &m, fault->addr);
 	if (!object) {
 		/* Registered still, but closed: nothing of it is away. */
-		*ret_result = fault->protected ?
-				      fault_result_of(space, uffd_unprotect(space->uffd, spot.addr,
-								      space->page_size),
-						spot.addr) :
-				      map_resident(space, &spot, 1);
+		*ret_result = fault->protected ? fault_unprotect(space, spot.addr) :
+						 map_resident(space, &spot, 1);
 		return true;
 	}
 	object_lock(object);
