@@ -174,8 +174,7 @@ const struct mapping *maps_find(const struct maps *maps, uint64_t addr)
 	return m && m->start <= addr ? m : NULL;
 }
 
-/* What the two-letter codes of VmFlags say about moving; proc(5), smaps. */
-/* "rd wr mr mw ...": two letters each. */
+/* VmFlags are "rd wr mr mw ...": two letters each; proc(5), smaps. */
 static bool has_flag(const char *flags, const char *end, const char *name)
 {
 	for (; flags + 2 <= end; flags += 3)
@@ -184,6 +183,7 @@ static bool has_flag(const char *flags, const char *end, const char *name)
 	return false;
 }
 
+/* What they say about moving. */
 static enum uhmm_reason maps_judge_vmflags(const char *flags, const char *end)
 {
 	if (has_flag(flags, end, "lo"))
@@ -191,6 +191,18 @@ static enum uhmm_reason maps_judge_vmflags(const char *flags, const char *end)
 	if (has_flag(flags, end, "io") || has_flag(flags, end, "pf"))
 		return UHMM_REASON_DEVICE;
 	return has_flag(flags, end, "ht") ? UHMM_REASON_HUGETLB : UHMM_REASON_NONE;
+}
+
+static void maps_note_vmflags(struct mapping *m, const char *flags, const char *end)
+{
+	enum uhmm_reason reason = maps_judge_vmflags(flags, end);
+
+	m->wiped = has_flag(flags, end, "wf");
+	m->registered = has_flag(flags, end, "um") || has_flag(flags, end, "uw") ||
+			has_flag(flags, end, "ui");
+	if (reason != UHMM_REASON_NONE &&
+	    (m->reason == UHMM_REASON_NONE || m->reason == UHMM_REASON_SHARED))
+		m->reason = reason;
 }
 
 int maps_apply_smaps(struct maps *maps, int smaps_fd)
@@ -211,19 +223,8 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd)
 		if (!eol)
 			eol = end;
 		if (strncmp(text, "VmFlags: ", 9) == 0) {
-			enum uhmm_reason reason = maps_judge_vmflags(text + 9, eol);
-
 			if (current)
-				current->wiped = has_flag(text + 9, eol, "wf");
-			if (current)
-				current->registered = has_flag(text + 9, eol, "um") ||
-						      has_flag(text + 9, eol, "uw") ||
-						      has_flag(text + 9, eol, "ui");
-
-			if (current && reason != UHMM_REASON_NONE &&
-			    (current->reason == UHMM_REASON_NONE ||
-			     current->reason == UHMM_REASON_SHARED))
-				current->reason = reason;
+				maps_note_vmflags(current, text + 9, eol);
 		} else if (maps_parse_line(text, (size_t)(eol - text), &mapping)) {
 			current = (struct mapping *)maps_find(maps, mapping.start);
 		}
