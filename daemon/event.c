@@ -203,25 +203,19 @@ static bool is_waiting(const struct uffd_msg *msg)
 	return !event_log_is_done(msg) && msg->LOG_TURN == 0;
 }
 
-/* Does an event after the i-th whose turn has not come yet free a part of [start, end)? */
-static bool vacated_later(const struct space *space, uint32_t i, uint64_t start, uint64_t end)
+static bool meet(struct range a, struct range b)
+{
+	return a.start < b.end && b.start < a.end;
+}
+
+/* Does an event after the i-th whose turn has not come yet free a part of the ground? */
+static bool vacated_later(const struct space *space, uint32_t i, struct range ground)
 {
 	for (uint32_t k = i + 1; k < space->log.n; k++) {
 		const struct uffd_msg *msg = msg_at(space, k);
-		uint64_t from, to;
 
-		if (!is_waiting(msg))
-			continue;
-		if (msg->event == UFFD_EVENT_UNMAP) {
-			from = msg->arg.remove.start;
-			to = msg->arg.remove.end;
-		} else if (msg->event == UFFD_EVENT_REMAP) {
-			from = msg->arg.remap.from;
-			to = from + msg->arg.remap.len;
-		} else {
-			continue;
-		}
-		if (from < end && start < to)
+		if (is_waiting(msg) && msg->event != UFFD_EVENT_REMOVE &&
+		    meet(event_source(msg), ground))
 			return true;
 	}
 	return false;
@@ -236,51 +230,26 @@ static bool vacated_later(const struct space *space, uint32_t i, uint64_t start,
  */
 static bool must_wait(const struct space *space, const struct ranges *occupied, uint32_t i)
 {
-	const struct uffd_msg *msg = msg_at(space, i);
-	uint64_t to = msg->arg.remap.to, end = to + msg->arg.remap.len;
+	struct range ground = event_target(msg_at(space, i));
 	const struct range *range;
 
-	if (msg->event != UFFD_EVENT_REMAP)
+	if (msg_at(space, i)->event != UFFD_EVENT_REMAP)
 		return false;
-	range = ranges_at_or_after(occupied, to);
-	return range && range->start < end && vacated_later(space, i, to, end);
-}
-
-/* From where an event takes memory: what it moves, unmaps or gives up. */
-static struct range source_of(const struct uffd_msg *msg)
-{
-	if (msg->event == UFFD_EVENT_REMAP)
-		return (struct range){ msg->arg.remap.from,
-				       msg->arg.remap.from + msg->arg.remap.len, 0 };
-	if (msg->event == UFFD_EVENT_UNMAP || msg->event == UFFD_EVENT_REMOVE)
-		return (struct range){ msg->arg.remove.start, msg->arg.remove.end, 0 };
-	return (struct range){ 0 };
-}
-
-/* And where it brings memory. */
-static struct range target_of(const struct uffd_msg *msg)
-{
-	if (msg->event != UFFD_EVENT_REMAP)
-		return (struct range){ 0 };
-	return (struct range){ msg->arg.remap.to, msg->arg.remap.to + msg->arg.remap.len, 0 };
-}
-
-static bool meet(struct range a, struct range b)
-{
-	return a.start < b.end && b.start < a.end;
+	range = ranges_at_or_after(occupied, ground.start);
+	return range && meet(*range, ground) && vacated_later(space, i, ground);
 }
 
 /* Has an event to stay behind one that was read before it and has to wait? What touches the same
  * memory has; but not what frees the ground that is waited for. */
 static bool stays_behind(const struct uffd_msg *waiting, const struct uffd_msg *msg)
 {
-	struct range from = source_of(waiting), to = target_of(waiting);
+	struct range from = event_source(waiting), to = event_target(waiting);
 
 	if (waiting->event == UFFD_EVENT_REMOVE)
 		return false; /* it frees no ground, and what comes after it goes as well without */
-	return meet(source_of(msg), from) || meet(target_of(msg), from) ||
-	       meet(target_of(msg), to) ||
-	       (msg->event == UFFD_EVENT_REMOVE && meet(source_of(msg), to));
+	return meet(event_source(msg), from) || meet(event_target(msg), from) ||
+	       meet(event_target(msg), to) ||
+	       (msg->event == UFFD_EVENT_REMOVE && meet(event_source(msg), to));
 }
 
 static bool is_held_up(const struct space *space, uint32_t i)
@@ -312,17 +281,12 @@ static uint32_t next_event(const struct space *space, const struct ranges *occup
 /* What is occupied after a change. Where memory for it is short, rather too little. */
 static void follow_occupied(struct ranges *occupied, const struct uffd_msg *msg)
 {
-	uint64_t from = msg->arg.remap.from, to = msg->arg.remap.to, len = msg->arg.remap.len;
-	int err = 0;
+	struct range from = event_source(msg), to = event_target(msg);
+	bool vacates = msg->event == UFFD_EVENT_UNMAP || msg->LOG_FLAGS & LOG_VACATES;
 
-	if (msg->event == UFFD_EVENT_UNMAP)
-		err = ranges_remove(occupied, msg->arg.remove.start, msg->arg.remove.end);
-	if (msg->event == UFFD_EVENT_REMAP && msg->LOG_FLAGS & LOG_VACATES)
-		err = ranges_remove(occupied, from, from + len);
-	if (err < 0)
+	if (vacates && ranges_remove(occupied, from.start, from.end) < 0)
 		ranges_clear(occupied);
-	if (msg->event == UFFD_EVENT_REMAP)
-		(void)ranges_add(occupied, to, to + len, 0);
+	(void)ranges_add(occupied, to.start, to.end, 0);
 }
 
 /* Give each event of the set its turn. A successor keeps to it: it could not find out again. */
@@ -381,19 +345,14 @@ static void forget_certainty(struct space *space)
 {
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		const struct uffd_msg *msg = msg_at(space, i);
-		uint64_t len = msg->arg.remap.len;
+		struct range from = event_source(msg), to = event_target(msg);
 		int err = 0;
 
-		if (msg->event == UFFD_EVENT_UNMAP)
-			err = ranges_remove(&space->certain, msg->arg.remove.start,
-					    msg->arg.remove.end);
-		if (msg->event == UFFD_EVENT_REMAP) {
-			err = ranges_remove(&space->certain, msg->arg.remap.from,
-					    msg->arg.remap.from + len);
-			if (err == 0)
-				err = ranges_remove(&space->certain, msg->arg.remap.to,
-						    msg->arg.remap.to + len);
-		}
+		/* What is given up stays registered. */
+		if (msg->event != UFFD_EVENT_REMOVE)
+			err = ranges_remove(&space->certain, from.start, from.end);
+		if (err == 0)
+			err = ranges_remove(&space->certain, to.start, to.end);
 		/* To believe too little costs a system call, too much costs bytes. */
 		if (err < 0)
 			ranges_clear(&space->certain);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "ranges.h"
 
 /* LOG_FLAGS of a message. */
 #define LOG_FLAGS reserved2
@@ -81,6 +82,28 @@ static inline void event_log_flag(struct uffd_msg *msg, unsigned int flag)
 static inline struct uffd_msg *event_log_at(const struct event_log *log, uint32_t i)
 {
 	return &log->units[i / LOG_UNIT_MSGS]->msgs[i % LOG_UNIT_MSGS];
+}
+
+/* From where an event takes memory: what it moves, unmaps or gives up. Empty, if nothing. */
+static inline struct range event_source(const struct uffd_msg *msg)
+{
+	uint64_t from = msg->arg.remap.from;
+
+	if (msg->event == UFFD_EVENT_REMAP)
+		return (struct range){ from, from + msg->arg.remap.len, 0 };
+	if (msg->event == UFFD_EVENT_UNMAP || msg->event == UFFD_EVENT_REMOVE)
+		return (struct range){ msg->arg.remove.start, msg->arg.remove.end, 0 };
+	return (struct range){ 0 };
+}
+
+/* And where it brings memory. */
+static inline struct range event_target(const struct uffd_msg *msg)
+{
+	uint64_t to = msg->arg.remap.to;
+
+	if (msg->event != UFFD_EVENT_REMAP)
+		return (struct range){ 0 };
+	return (struct range){ to, to + msg->arg.remap.len, 0 };
 }
 
 #endif

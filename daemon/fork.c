@@ -200,9 +200,9 @@ void fork_sort_unmarked(struct space *space)
 
 /* ---- changes of the same set ------------------------------------------------------------ */
 
-static void remember(struct space *space, struct heirs *heirs, uint64_t start, uint64_t len)
+static void remember(struct space *space, struct heirs *heirs, struct range range)
 {
-	uint64_t first = space_pgidx(space, start), end = space_pgidx(space, start + len);
+	uint64_t first = space_pgidx(space, range.start), end = space_pgidx(space, range.end);
 
 	if (!pagemap_any_away(&space->map, first, end - first))
 		return;
@@ -214,21 +214,16 @@ static void remember(struct space *space, struct heirs *heirs, uint64_t start, u
 
 void fork_before_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
 {
-	if (heirs->n_unborn == 0)
+	if (heirs->n_unborn == 0 || msg->event == UFFD_EVENT_REMOVE)
 		return;
-	if (msg->event == UFFD_EVENT_UNMAP) {
-		remember(space, heirs, msg->arg.remove.start,
-			 msg->arg.remove.end - msg->arg.remove.start);
-	} else if (msg->event == UFFD_EVENT_REMAP) {
-		remember(space, heirs, msg->arg.remap.from, msg->arg.remap.len);
-		remember(space, heirs, msg->arg.remap.to, msg->arg.remap.len);
-	}
+	remember(space, heirs, event_source(msg));
+	remember(space, heirs, event_target(msg));
 }
 
 void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
 {
-	uint64_t first = space_pgidx(space, msg->arg.remap.to);
-	uint64_t end = first + space_pgidx(space, msg->arg.remap.len);
+	struct range to = event_target(msg);
+	uint64_t first = space_pgidx(space, to.start), end = space_pgidx(space, to.end);
 
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;
@@ -251,11 +246,9 @@ static int inherit_registered(struct space *space, struct space *child, const st
 		err = ranges_add(&child->registered, space->registered.v[i].start,
 				 space->registered.v[i].end, 0);
 	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
-		const struct uffd_msg *msg = event_log_at(&space->log, i);
+		struct range to = event_target(event_log_at(&space->log, i));
 
-		if (msg->event == UFFD_EVENT_REMAP)
-			err = ranges_add(&child->registered, msg->arg.remap.to,
-					 msg->arg.remap.to + msg->arg.remap.len, 0);
+		err = ranges_add(&child->registered, to.start, to.end, 0);
 	}
 	return err;
 }
