@@ -252,30 +252,29 @@ static bool stays_behind(const struct uffd_msg *waiting, const struct uffd_msg *
 	       (msg->event == UFFD_EVENT_REMOVE && meet(event_source(msg), to));
 }
 
-static bool is_held_up(const struct space *space, uint32_t i)
+/* None before `first` waits. */
+static bool is_held_up(const struct space *space, uint32_t first, uint32_t i)
 {
-	for (uint32_t k = 0; k < i; k++)
+	for (uint32_t k = first; k < i; k++)
 		if (is_waiting(msg_at(space, k)) && stays_behind(msg_at(space, k), msg_at(space, i)))
 			return true;
 	return false;
 }
 
-/* The next event to apply: the first that need not wait; else the first; log.n: none. */
-static uint32_t next_event(const struct space *space, const struct ranges *occupied)
+/* The next event to apply: the first that need not wait; else the first; log.n: none. *first is
+ * the first that waits for its turn, looked for from there on. */
+static uint32_t next_event(const struct space *space, const struct ranges *occupied,
+			   uint32_t *first)
 {
-	uint32_t first = space->log.n;
-
-	for (uint32_t i = 0; i < space->log.n; i++) {
-		if (!is_waiting(msg_at(space, i)))
-			continue;
-		if (first == space->log.n && !must_wait(space, occupied, i))
+	while (*first < space->log.n && !is_waiting(msg_at(space, *first)))
+		++*first;
+	if (*first == space->log.n || !must_wait(space, occupied, *first))
+		return *first;
+	for (uint32_t i = *first + 1; i < space->log.n; i++)
+		if (is_waiting(msg_at(space, i)) && !must_wait(space, occupied, i) &&
+		    !is_held_up(space, *first, i))
 			return i;
-		if (first == space->log.n)
-			first = i;
-		else if (!must_wait(space, occupied, i) && !is_held_up(space, i))
-			return i;
-	}
-	return first;
+	return *first;
 }
 
 /* What is occupied after a change. Where memory for it is short, rather too little. */
@@ -293,14 +292,14 @@ static void follow_occupied(struct ranges *occupied, const struct uffd_msg *msg)
 static void order_events(struct space *space)
 {
 	struct ranges occupied;
-	uint32_t turn = 0, i;
+	uint32_t turn = 0, first = 0, i;
 
 	if (space->unit->log_is_ordered)
 		return;
 	if (ranges_copy(&space->occupied, &occupied) < 0)
 		occupied = RANGES_NULL;
 	join_tails(space);
-	while ((i = next_event(space, &occupied)) < space->log.n) {
+	while ((i = next_event(space, &occupied, &first)) < space->log.n) {
 		msg_at(space, i)->LOG_TURN = ++turn;
 		follow_occupied(&occupied, msg_at(space, i));
 	}
