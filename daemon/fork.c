@@ -33,26 +33,35 @@ static bool is_shortage(int err)
 }
 
 /* While there are no descriptors or threads to be had, we wait a while. */
+static bool is_worth_another_try(int err, uint64_t until_ns)
+{
+	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
+
+	if (!is_shortage(err) || clock_now_ns() >= until_ns)
+		return false;
+	(void)nanosleep(&pause, NULL);
+	return true;
+}
+
 static int adopt_child(struct space *space, int uffd, struct space **ret_child)
 {
 	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
-	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
 	int err;
 
-	while (is_shortage(err = control_adopt_child(space, uffd, ret_child)) &&
-	       clock_now_ns() < until_ns)
-		(void)nanosleep(&pause, NULL);
+	do
+		err = control_adopt_child(space, uffd, ret_child);
+	while (is_worth_another_try(err, until_ns));
 	return err;
 }
 
 static int start_child(struct space *child)
 {
 	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
-	const struct timespec pause = { .tv_nsec = ADOPT_PAUSE_NS };
 	int err;
 
-	while (is_shortage(err = space_start_worker(child)) && clock_now_ns() < until_ns)
-		(void)nanosleep(&pause, NULL);
+	do
+		err = space_start_worker(child);
+	while (is_worth_another_try(err, until_ns));
 	return err;
 }
 
