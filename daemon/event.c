@@ -387,10 +387,7 @@ void event_look_around(struct space *space)
 	    !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 	    uffd_settled(space->uffd) != UFFD_OK)
 		return;
-	space->maps_read_ns = 0;
-	if (maps_read(&space->maps, space->maps_fd) < 0 ||
-	    maps_apply_smaps(&space->maps, space->smaps_fd) < 0 ||
-	    uffd_settled(space->uffd) != UFFD_OK)
+	if (space_read_smaps(space) < 0 || uffd_settled(space->uffd) != UFFD_OK)
 		return;
 	for (size_t i = 0; i < space->maps.n; i++)
 		if (space->maps.v[i].registered)

@@ -191,9 +191,7 @@ void fork_sort_unmarked(struct space *space)
 
 	if (!space->unmarked_inherited || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		return;
-	space->maps_read_ns = 0;
-	if (maps_read(&space->maps, space->maps_fd) < 0 ||
-	    maps_apply_smaps(&space->maps, space->smaps_fd) < 0)
+	if (space_read_smaps(space) < 0)
 		return;
 	for (uint64_t i = 0; (i = pagemap_next(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
 		const struct mapping *m;

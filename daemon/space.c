@@ -486,6 +486,14 @@ void space_close_proc(struct space *space)
 	space_close(&space->task_fd);
 }
 
+int space_read_smaps(struct space *space)
+{
+	int err = maps_read(&space->maps, space->maps_fd);
+
+	space->maps_read_ns = 0;
+	return err < 0 ? err : maps_apply_smaps(&space->maps, space->smaps_fd);
+}
+
 uint64_t space_locked_kb(const struct space *space)
 {
 	char text[4096];

@@ -379,6 +379,9 @@ unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
 /* Open the /proc files of `pid`; they stay bound to its present address space. */
 int space_open_proc(struct space *space, pid_t pid);
 void space_close_proc(struct space *space);
+/* What is mapped now, with what smaps says of it: in space->maps, without pick.c's own verdicts,
+ * so that it reads them again. On the worker. */
+int space_read_smaps(struct space *space);
 /* How much memory it has locked now (locked_kb is as of the last sample). UINT64_MAX: it has gone,
  * or cannot be seen. */
 uint64_t space_locked_kb(const struct space *space);
