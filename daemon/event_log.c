@@ -13,19 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/array.h"
+
 _Static_assert(sizeof(struct log_unit) == ARENA_UNIT, "a log unit is a unit of the arena");
 
 static int index_unit(struct event_log *log, arena_off off)
 {
-	if (log->n_units == log->cap_units) {
-		uint32_t cap = log->cap_units ? 2 * log->cap_units : 4;
-		struct log_unit **units = realloc(log->units, cap * sizeof(*units));
+	struct log_unit **units =
+		array_room(log->units, log->n_units, &log->cap_units, sizeof(struct log_unit *));
 
-		if (!units)
-			return -ENOMEM;
-		log->units = units;
-		log->cap_units = cap;
-	}
+	if (!units)
+		return -ENOMEM;
+	log->units = units;
 	log->units[log->n_units++] = arena_ptr(log->arena, off);
 	return 0;
 }

@@ -22,6 +22,7 @@
 #include "evict.h"
 #include "give_up.h"
 #include "object.h"
+#include "util/array.h"
 
 /* How long there may be no descriptors or threads for a child. */
 #define ADOPT_BOUND_NS 1000000000u
@@ -121,15 +122,11 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 
 static int add_heir(struct heirs *heirs, struct space *child)
 {
-	if (heirs->n == heirs->cap) {
-		uint32_t cap = heirs->cap ? 2 * heirs->cap : 8;
-		struct space **v = realloc(heirs->v, cap * sizeof(struct space *));
+	struct space **v = array_room(heirs->v, heirs->n, &heirs->cap, sizeof(struct space *));
 
-		if (!v)
-			return -ENOMEM;
-		heirs->v = v;
-		heirs->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	heirs->v = v;
 	heirs->v[heirs->n++] = child;
 	return 0;
 }

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "util/array.h"
+
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list table = LIST_INIT(table);
 static uint32_t table_number;
@@ -192,17 +194,15 @@ static uint32_t mapper_index(const struct object *object, const struct space *sp
 
 int object_add_mapper(struct object *object, struct space *space)
 {
+	struct space **mappers;
+
 	if (mapper_index(object, space) < object->n_mappers)
 		return 0;
-	if (object->n_mappers == object->cap_mappers) {
-		uint32_t cap = object->cap_mappers ? 2 * object->cap_mappers : 8;
-		struct space **mappers = realloc(object->mappers, cap * sizeof(*mappers));
-
-		if (!mappers)
-			return -ENOMEM;
-		object->mappers = mappers;
-		object->cap_mappers = cap;
-	}
+	mappers = array_room(object->mappers, object->n_mappers, &object->cap_mappers,
+			     sizeof(struct space *));
+	if (!mappers)
+		return -ENOMEM;
+	object->mappers = mappers;
 	object->mappers[object->n_mappers++] = space_ref(space);
 	object->gen++;
 	return 0;

@@ -19,6 +19,7 @@
 #include "object.h"
 #include "tier.h"
 #include "uffd.h"
+#include "util/array.h"
 #include "wire.h"
 
 /* A program that unmaps all the time is looked at this often. */
@@ -28,17 +29,15 @@
 
 static int list_object(struct space *space, struct object *object)
 {
+	struct object **objects;
+
 	if (object_of_space(space, object->dev, object->ino))
 		return 0;
-	if (space->n_objects == space->objects_cap) {
-		uint32_t cap = space->objects_cap ? 2 * space->objects_cap : 4;
-		struct object **objects = realloc(space->objects, cap * sizeof(struct object *));
-
-		if (!objects)
-			return -ENOMEM;
-		space->objects = objects;
-		space->objects_cap = cap;
-	}
+	objects = array_room(space->objects, space->n_objects, &space->objects_cap,
+			     sizeof(struct object *));
+	if (!objects)
+		return -ENOMEM;
+	space->objects = objects;
 	space->objects[space->n_objects++] =
 		object_get(object->dev, object->ino, NULL, space->env);
 	return 0;

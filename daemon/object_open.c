@@ -32,6 +32,7 @@
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
+#include "util/array.h"
 
 #ifndef F_GET_SEALS
 #define F_GET_SEALS 1034
@@ -211,15 +212,12 @@ struct mapper_search {
 
 static int mapper_append(struct mapper_search *search, struct space *space)
 {
-	if (search->n == search->cap) {
-		uint32_t cap = search->cap ? 2 * search->cap : 8;
-		struct space **found = realloc(search->found, cap * sizeof(*found));
+	struct space **found =
+		array_room(search->found, search->n, &search->cap, sizeof(struct space *));
 
-		if (!found)
-			return -ENOMEM;
-		search->found = found;
-		search->cap = cap;
-	}
+	if (!found)
+		return -ENOMEM;
+	search->found = found;
 	search->found[search->n++] = space;
 	return 0;
 }

@@ -22,6 +22,7 @@
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
+#include "util/array.h"
 
 void object_after_read(struct space *space)
 {
@@ -72,28 +73,20 @@ static void contest_witnesses(struct object *object, const struct object_remove 
 
 static int add_remove(struct object *object, struct object_remove *remove)
 {
-	int err = 0;
+	struct object_remove *removes;
 
 	object_lock(object);
-	if (object->n_removes == object->cap_removes) {
-		uint32_t cap = object->cap_removes ? 2 * object->cap_removes : 8;
-		struct object_remove *removes = realloc(object->removes, cap * sizeof(*removes));
-
-		if (removes) {
-			object->removes = removes;
-			object->cap_removes = cap;
-		} else {
-			err = -ENOMEM;
-		}
-	}
-	if (err == 0) {
+	removes = array_room(object->removes, object->n_removes, &object->cap_removes,
+			     sizeof(*removes));
+	if (removes) {
+		object->removes = removes;
 		contest_witnesses(object, remove);
 		if (!remove->surely)
 			find_witness(object, remove);
 		object->removes[object->n_removes++] = *remove;
 	}
 	object_unlock(object);
-	return err;
+	return removes ? 0 : -ENOMEM;
 }
 
 static void note_in_mapping(struct space *space, const struct mapping *m, uint64_t start,

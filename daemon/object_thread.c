@@ -19,6 +19,7 @@
 #include "control.h"
 #include "log.h"
 #include "object.h"
+#include "util/array.h"
 
 /* How often it looks around. */
 #define ROUND_NS 20000000u
@@ -413,16 +414,11 @@ struct collected {
 static void collect(struct object *object, void *arg)
 {
 	struct collected *all = arg;
+	struct object **v = array_room(all->v, all->n, &all->cap, sizeof(struct object *));
 
-	if (all->n == all->cap) {
-		uint32_t cap = all->cap ? 2 * all->cap : 64;
-		struct object **v = realloc(all->v, cap * sizeof(*v));
-
-		if (!v)
-			return;
-		all->v = v;
-		all->cap = cap;
-	}
+	if (!v)
+		return;
+	all->v = v;
 	object->n_refs++; /* the table's lock is held */
 	all->v[all->n++] = object;
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "threads.h"
+#include "util/array.h"
 
 /* struct pthread of glibc lies around its robust list head: the tid word 16 bytes before it,
  * the thread pointer within 1 KiB, the rseq area within 2 KiB after. */
@@ -53,15 +54,11 @@ static int pin_range(struct pin_walk *walk, uint64_t start, uint64_t end)
 	struct pinned *pinned = walk->pinned;
 
 	for (uint64_t i = start >> walk->page_shift; i <= end >> walk->page_shift; i++) {
-		if (pinned->n == pinned->cap) {
-			uint32_t cap = pinned->cap ? 2 * pinned->cap : 256;
-			uint64_t *v = realloc(pinned->v, cap * sizeof(*v));
+		uint64_t *v = array_room(pinned->v, pinned->n, &pinned->cap, sizeof(*v));
 
-			if (!v)
-				return -ENOMEM;
-			pinned->v = v;
-			pinned->cap = cap;
-		}
+		if (!v)
+			return -ENOMEM;
+		pinned->v = v;
 		if (pinned->n && pinned->v[pinned->n - 1] == i)
 			continue;
 		pinned->v[pinned->n++] = i;

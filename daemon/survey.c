@@ -20,6 +20,7 @@
 #include "pick.h"
 #include "space.h"
 #include "uffd.h"
+#include "util/array.h"
 #include "wire.h"
 
 /* A slice: so many pages that are present, and so many records. */
@@ -77,20 +78,16 @@ static bool row_continues(const struct survey_row *last, const struct survey_row
 static int survey_add(struct survey *survey, const struct survey_row *row)
 {
 	struct survey_row *last = survey->n_rows ? &survey->rows[survey->n_rows - 1] : NULL;
+	struct survey_row *rows;
 
 	if (last && row_continues(last, row)) {
 		last->end = row->end;
 		return 0;
 	}
-	if (survey->n_rows == survey->cap) {
-		size_t cap = survey->cap ? 2 * survey->cap : 64;
-		struct survey_row *rows = realloc(survey->rows, cap * sizeof(*rows));
-
-		if (!rows)
-			return -ENOMEM;
-		survey->rows = rows;
-		survey->cap = cap;
-	}
+	rows = array_room(survey->rows, survey->n_rows, &survey->cap, sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	survey->rows = rows;
 	survey->rows[survey->n_rows++] = *row;
 	return 0;
 }

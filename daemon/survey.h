@@ -38,9 +38,9 @@ struct survey {
 	enum uhmm_reason agent_reason; /* NONE: managed */
 	bool held;
 	struct survey_row *rows;
-	size_t n_rows, cap;
+	uint32_t n_rows, cap;
 	/* how far it is */
-	size_t row;
+	uint32_t row;
 	uint64_t scan_at, count_at; /* addresses */
 };
 

@@ -18,6 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "util/array.h"
+
 /* Threads that end all the time may spoil so many listings. */
 #define LIST_TRIES 16
 
@@ -87,15 +89,11 @@ struct tids {
 
 static bool add_tid(struct tids *tids, pid_t tid)
 {
-	if (tids->n == tids->cap) {
-		uint32_t cap = tids->cap ? 2 * tids->cap : 64;
-		pid_t *v = realloc(tids->v, cap * sizeof(*v));
+	pid_t *v = array_room(tids->v, tids->n, &tids->cap, sizeof(*v));
 
-		if (!v)
-			return false;
-		tids->v = v;
-		tids->cap = cap;
-	}
+	if (!v)
+		return false;
+	tids->v = v;
 	tids->v[tids->n++] = tid;
 	return true;
 }
@@ -197,20 +195,16 @@ pid_t threads_find(int task_fd, pid_t own_tid)
 static bool note_thread(void *arg, int task_fd, pid_t tid)
 {
 	struct threads *threads = arg;
+	struct threads_entry *v;
 	uint64_t ns = 0;
 	int err = read_run_time(task_fd, tid, &ns);
 
 	if (err < 0)
 		return err == -ENOENT || err == -ESRCH;
-	if (threads->n == threads->cap) {
-		uint32_t cap = threads->cap ? 2 * threads->cap : 16;
-		struct threads_entry *v = realloc(threads->v, cap * sizeof(*v));
-
-		if (!v)
-			return false;
-		threads->v = v;
-		threads->cap = cap;
-	}
+	v = array_room(threads->v, threads->n, &threads->cap, sizeof(*v));
+	if (!v)
+		return false;
+	threads->v = v;
 	threads->v[threads->n++] = (struct threads_entry){ .tid = tid, .run_ns = ns };
 	return true;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "util/array.h"
 #include "util/size.h"
 #include "util/spec.h"
 
@@ -104,6 +105,25 @@ START_TEST(specs_have_limits)
 }
 END_TEST
 
+START_TEST(an_array_grows_and_keeps_what_it_has)
+{
+	uint32_t *v = NULL, cap = 0;
+
+	for (uint32_t n = 0; n < 1000; n++) {
+		uint32_t before = cap;
+
+		v = array_room(v, n, &cap, sizeof(*v));
+		ck_assert_ptr_nonnull(v);
+		ck_assert_uint_gt(cap, n);
+		ck_assert(cap == before || n == before);
+		v[n] = n;
+	}
+	for (uint32_t n = 0; n < 1000; n++)
+		ck_assert_uint_eq(v[n], n);
+	free(v);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("util");
@@ -116,6 +136,7 @@ int main(void)
 	tcase_add_test(tcase, parameters_come_in_order);
 	tcase_add_test(tcase, malformed_specs_are_refused);
 	tcase_add_test(tcase, specs_have_limits);
+	tcase_add_test(tcase, an_array_grows_and_keeps_what_it_has);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
