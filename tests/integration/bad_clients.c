@@ -474,20 +474,28 @@ static void stops_reading(void)
 	printf("dropped or held back\n");
 }
 
+/* Becomes managed, and goes on as a client that asks. */
+static void enrol_and_ask(struct offer *offer)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	struct packet packet;
+
+	offer_send(offer);
+	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
+	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
+	sock = socket_connect(addr.sun_path);
+	say_hello(UHMM_ROLE_ADMIN);
+}
+
 /* Asks for more than its worker can answer: each question holds 16 MiB of the daemon's. */
 static void asks_too_much(void)
 {
 	struct uhmm_msg_request request = request_of(UHMM_REQ_QUERY);
 	struct offer offer = offer_make();
-	struct sockaddr_un addr;
-	socklen_t len = sizeof(addr);
 	struct packet packet;
 
-	offer_send(&offer);
-	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
-	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
-	sock = socket_connect(addr.sun_path);
-	say_hello(UHMM_ROLE_ADMIN);
+	enrol_and_ask(&offer);
 	request.addr = (uint64_t)1 << 40;
 	request.bytes = ((uint64_t)16 << 20) * page_bytes();
 	for (unsigned int i = 0; i < 100; i++)
@@ -516,16 +524,9 @@ static void makes_reads_wait(void)
 	struct uffdio_register range = { .range.len = page_bytes(),
 					 .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct offer offer = offer_make();
-	struct sockaddr_un addr;
-	socklen_t len = sizeof(addr);
-	struct packet packet;
 	char *page = map_private(page_bytes());
 
-	offer_send(&offer);
-	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
-	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
-	sock = socket_connect(addr.sun_path);
-	say_hello(UHMM_ROLE_ADMIN);
+	enrol_and_ask(&offer);
 	restore_me();
 	range.range.start = (uintptr_t)page;
 	CHECK(ioctl(offer.uffd, UFFDIO_REGISTER, &range) == 0);

@@ -6,38 +6,17 @@
 #define _GNU_SOURCE
 #include <sched.h>
 
-#include "prog.h"
+#include "grow_locked.h"
 
 #define ROUNDS 8
-#define OLD (16 * page_bytes())
-#define NEW (600 * page_bytes())
 #define BULK (12 * MIB)
-
-static void grow_locked(uint64_t seed)
-{
-	/* The page behind it is taken: it cannot grow in place. */
-	char *mem = map_private(OLD + page_bytes()), *grown;
-
-	pattern_fill(mem, OLD, seed);
-	CHECK(mprotect(mem + OLD, page_bytes(), PROT_NONE) == 0);
-	send_away(mem, OLD);
-	if (mlock(mem, OLD))
-		prog_skip("mlock refused: raise RLIMIT_MEMLOCK or run as root");
-	alarm(20);
-	grown = mremap(mem, OLD, NEW, MREMAP_MAYMOVE);
-	alarm(0);
-	CHECK(grown != MAP_FAILED && grown != mem);
-	pattern_check(grown, OLD, seed);
-	CHECK(is_zero(grown + OLD, NEW - OLD));
-	CHECK(munmap(grown, NEW) == 0);
-}
 
 static void in_namespace(char *bulk)
 {
 	for (uint64_t i = 0; i < ROUNDS; i++) {
 		pattern_fill(bulk, BULK, 2 + i);
 		send_away(bulk, BULK);
-		grow_locked(100 + i);
+		CHECK(munmap(grow_locked(100 + i, 20), GROW_NEW) == 0);
 		pattern_check(bulk, BULK, 2 + i);
 	}
 }

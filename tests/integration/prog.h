@@ -246,6 +246,19 @@ static inline void ask_away(const void *addr, size_t len)
 	uhmm_close(handle);
 }
 
+/* One process waits at a pipe until another has said something. */
+static inline void tell(int fd)
+{
+	CHECK(write(fd, "", 1) == 1);
+}
+
+static inline void hear(int fd)
+{
+	char byte;
+
+	CHECK(read(fd, &byte, 1) == 1);
+}
+
 /* Reap one child and pass its failure on. */
 static inline void child_join(pid_t pid)
 {

@@ -11,18 +11,6 @@
 static char *mem;
 static int to_child[2], to_parent[2];
 
-static void tell(int fd)
-{
-	CHECK(write(fd, "", 1) == 1);
-}
-
-static void hear(int fd)
-{
-	char byte;
-
-	CHECK(read(fd, &byte, 1) == 1);
-}
-
 static void child(void)
 {
 	pattern_check(mem, LEN, 1);

@@ -12,19 +12,12 @@
 static char *mem;
 static int to_child[2], to_parent[2];
 
-static void hear(int fd)
-{
-	char byte;
-
-	CHECK(read(fd, &byte, 1) == 1);
-}
-
 /* Nothing of it has left when this process's first thread ends. */
 static void *second_thread(void *arg)
 {
 	(void)arg;
 	usleep(100000);
-	CHECK(write(to_parent[1], "", 1) == 1);
+	tell(to_parent[1]);
 	hear(to_child[0]);
 	pattern_check(mem, LEN, 1);
 	pattern_fill(mem, LEN, 2);
@@ -47,7 +40,7 @@ int main(void)
 	close(to_parent[1]);
 	hear(to_parent[0]);
 	send_away(mem, LEN);
-	CHECK(write(to_child[1], "", 1) == 1);
+	tell(to_child[1]);
 	child_join(pid);
 	pattern_check(mem, LEN, 2);
 	return 0;

@@ -8,13 +8,6 @@
 #define LEN (16 * MIB)
 #define LOCKED (4 * MIB)
 
-static void hear(int fd)
-{
-	char byte;
-
-	CHECK(read(fd, &byte, 1) == 1);
-}
-
 int main(void)
 {
 	char *mem = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -28,11 +21,11 @@ int main(void)
 		close(to_child[1]);
 		if (mlock(mem, LOCKED))
 			_exit(77);
-		CHECK(write(to_parent[1], "", 1) == 1);
+		tell(to_parent[1]);
 		hear(to_child[0]);
 		CHECK(present_pages(mem, LOCKED) == LOCKED / page_bytes());
 		CHECK(munlock(mem, LOCKED) == 0);
-		CHECK(write(to_parent[1], "", 1) == 1);
+		tell(to_parent[1]);
 		hear(to_child[0]);
 		_exit(0);
 	}
@@ -45,10 +38,10 @@ int main(void)
 	CHECK(present_pages(mem, LOCKED) == LOCKED / page_bytes());
 	send_away(mem + LOCKED, LEN - LOCKED);
 	CHECK(present_pages(mem, LOCKED) == LOCKED / page_bytes());
-	CHECK(write(to_child[1], "", 1) == 1);
+	tell(to_child[1]);
 	hear(to_parent[0]);
 	send_away(mem, LEN);
-	CHECK(write(to_child[1], "", 1) == 1);
+	tell(to_child[1]);
 	child_join(pid);
 	pattern_check(mem, LEN, 1);
 	return 0;
