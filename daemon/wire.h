@@ -17,9 +17,10 @@
 
 /*
  * Is this packet a well-formed message of type `expected` (HELLO, ENROL, CHILD or REQUEST;
- * of others a client sends none), with as many descriptors as it must have? Reads nothing outside buf[0, len), whose alignment may be
- * any. 0, or -EPROTO, or -EPROTONOSUPPORT for a HELLO of another version: refuse that
- * with UHMM_REASON_VERSION. On an error *ret_why is a constant that names the reason.
+ * of others a client sends none), with as many descriptors as it must have? Reads nothing
+ * outside buf[0, len), whose alignment may be any. 0, or -EPROTO, or -EPROTONOSUPPORT for a
+ * HELLO of another version: refuse that with UHMM_REASON_VERSION. On an error *ret_why is a
+ * constant that names the reason.
  * ENROL needs wire_check_enrol too.
  */
 int wire_check(const void *buf, size_t len, size_t n_fds, enum uhmm_msg_type expected,
