@@ -6,7 +6,6 @@
 #include "actor.h"
 
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fail.h"
@@ -73,14 +72,6 @@ static void actor_end(struct actor *a)
 	a->handle = NULL;
 	__atomic_fetch_add(&ctl->operations, a->n_ops, __ATOMIC_RELAXED);
 	__atomic_store_n(&a->state, ACTOR_DONE, __ATOMIC_RELEASE);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 void actor_run(struct actor *a)

@@ -107,14 +107,6 @@ static bool page_is_present(const void *addr)
 	return entry >> 63;
 }
 
-static double now_sec(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 struct evictor {
 	struct actor *a;
 	char *addr;

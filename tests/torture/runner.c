@@ -52,14 +52,6 @@ struct runner {
 	double lost_since; /* 0: no page was lost */
 };
 
-static double now_sec(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 static bool has_failed(void)
 {
 	return __atomic_load_n(&ctl->failure.state, __ATOMIC_ACQUIRE) != 0;

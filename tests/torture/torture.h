@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 struct uhmm;
 
@@ -211,6 +212,20 @@ struct control {
 
 /* At the same address in every process that takes part. */
 extern struct control *const ctl;
+
+/* Of the monotonic clock. */
+static inline uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline double now_sec(void)
+{
+	return (double)now_ns() / 1e9;
+}
 
 static inline uint64_t random_next(uint64_t *state)
 {
