@@ -30,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "event_who.h"
 #include "evict.h"
 #include "fault.h"
 #include "fork.h"
@@ -44,8 +45,9 @@
 /* How many events are collected at most before they are applied as they are. */
 #define EVENTS_MAX 65536u
 
-void event_note(struct space *space, const struct uffd_msg *msg)
+void event_note(struct space *space, struct uffd_msg *msg)
 {
+	event_who_note(space, msg);
 	/* One that came in the instant before it was read. */
 	if (msg->event == UFFD_EVENT_FORK)
 		evict_settle_batches(space);
@@ -371,6 +373,7 @@ static void event_apply_all(struct space *space)
 	space->raced = (struct range){ 0 };
 	__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);
 	event_log_clear(&space->log);
+	event_who_forget(&space->who);
 }
 
 /* ---- what is occupied ------------------------------------------------------------------- */

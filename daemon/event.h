@@ -6,7 +6,7 @@
 #include "space.h"
 
 /* An event was read, into the log. */
-void event_note(struct space *space, const struct uffd_msg *msg);
+void event_note(struct space *space, struct uffd_msg *msg);
 
 /* Read until every change that has happened is known, then apply them all. If the program's
  * threads do not come to rest within a bound, the events stay queued (n_events > 0), nothing

@@ -78,6 +78,9 @@ int event_log_open(struct event_log *log, struct arena *arena, arena_off head)
 		return err;
 	}
 	log->n = count_msgs(log);
+	/* The numbers that the daemon before gave to threads are not known any more. */
+	for (uint32_t i = 0; i < log->n; i++)
+		event_log_at(log, i)->LOG_WHO = 0;
 	return 0;
 }
 

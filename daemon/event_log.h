@@ -28,6 +28,8 @@
 #define LOG_DROPPED (1u << 2) /* a REMAP: what its destination held is forgotten */
 /* The place of an event in the order in which they are applied, from 1 on; 0: not known yet. */
 #define LOG_TURN reserved3
+/* Events with the same number are of the same thread; 0: not known whose. See event_who.c. */
+#define LOG_WHO reserved1
 
 /* Messages in a unit. */
 #define LOG_UNIT_MSGS 127u

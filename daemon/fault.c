@@ -24,6 +24,7 @@
 
 #include "agent.h"
 #include "event.h"
+#include "event_who.h"
 #include "evict.h"
 #include "identify.h"
 #include "log.h"
@@ -542,12 +543,15 @@ static void fault_queue(struct space *space, const struct uffd_msg *msg, uint64_
 /* What may be read for now, into the log: *ret_msgs. */
 static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
 {
-	uint32_t n = 0, room, want;
+	uint32_t n = 0, room, want, seen;
 
 	*ret_msgs = event_log_room(&space->log, &room);
 	if (!*ret_msgs)
 		return 0;
 	want = object_before_read(space);
+	seen = want ? event_who_look(space) : 0;
+	if (want > seen && !space->n_objects)
+		want = seen;
 	while (want && n < room) {
 		ssize_t got = uffd_read(space->uffd, *ret_msgs + n,
 					(want < room - n ? want : room - n) * sizeof(**ret_msgs));

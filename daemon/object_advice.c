@@ -34,12 +34,10 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "event_who.h"
 #include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
-
-/* Where a thread waits until its event has been read. */
-#define WAITS_IN "userfaultfd_event_wait"
 
 /* event_waiter.advice: a call that brings no REMOVE; and one that is not known. */
 #define ADVICE_NONE (-1)
@@ -78,24 +76,17 @@ static struct event_waiter waiter_of(const struct look *look, pid_t tid,
 	return waiter;
 }
 
-/* Who is seen waiting waits until we read, so that what is looked at after that is of the same
- * call. */
 static bool see_waiter(void *arg, int task_fd, pid_t tid)
 {
 	struct look *look = arg;
 	struct threads_call call;
 
-	if (!threads_read_call(task_fd, tid, &call) ||
-	    (call.sp && (call.nr < 0 || call.nr == SYS_futex)))
-		return true;
-	if (!threads_sleeps_in(task_fd, tid, WAITS_IN))
+	if (!event_who_waits(task_fd, tid, &call))
 		return true;
 	if (look->n == SPACE_WAITERS) {
 		look->unknown = true;
 		return false;
 	}
-	if (!threads_read_call(task_fd, tid, &call))
-		return true;
 	look->v[look->n++] = waiter_of(look, tid, &call);
 	return true;
 }

@@ -25,6 +25,7 @@
 #include <sys/types.h>
 
 #include "event_log.h"
+#include "event_who.h"
 #include "family.h"
 #include "group.h"
 #include "maps.h"
@@ -326,6 +327,7 @@ struct space {
 	arena_off unit_off;
 	struct event_log log;	 /* in the arena */
 	uint32_t n_events;	 /* of the log: read and not applied yet */
+	struct event_who who;	 /* whose they are */
 	struct quiesce quiesce;
 	struct range raced;	 /* unregistered with an event unread: see home.c */
 	uint32_t n_unmarked;	 /* records that may carry UNMARKED */

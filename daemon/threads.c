@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -152,6 +153,14 @@ bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), vo
 		all = fn(arg, task_fd, tids.v[i]);
 	free(tids.v);
 	return all;
+}
+
+/* proc counts threads as links, two more than there are. */
+bool threads_is_one(int task_fd)
+{
+	struct stat st;
+
+	return fstat(task_fd, &st) == 0 && st.st_nlink == 3;
 }
 
 /* What the thread is called in the innermost of the pid namespaces that it is in; 0: gone. */

@@ -3,7 +3,11 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -90,6 +94,32 @@ START_TEST(all_threads_are_seen_while_others_end)
 }
 END_TEST
 
+START_TEST(one_thread_is_told_from_several)
+{
+	/* Another program: a sanitizer may have a thread of its own in this one. */
+	char *const argv[] = { "sleep", "60", NULL };
+	int own_fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), task_fd;
+	pthread_t thread;
+	char path[64];
+	pid_t pid;
+
+	ck_assert_int_eq(posix_spawnp(&pid, argv[0], NULL, NULL, argv, NULL), 0);
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	task_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert(own_fd >= 0 && task_fd >= 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, stay, &staying[0]), 0);
+	ck_assert(threads_is_one(task_fd));
+	ck_assert(!threads_is_one(own_fd));
+	ck_assert(!threads_is_one(-1));
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(own_fd);
+	close(task_fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("threads");
@@ -97,6 +127,7 @@ int main(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, all_threads_are_seen_while_others_end);
+	tcase_add_test(tcase, one_thread_is_told_from_several);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
