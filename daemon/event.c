@@ -10,6 +10,7 @@
  * is put into an order that is possible and applied as a whole:
  *
  *   - an UNMAP that equals the source of a REMAP in the set is the tail of that mremap;
+ *   - what is of one thread, as far as that is known (event_who.c), is in order;
  *   - a REMAP onto ground that is occupied comes after the event that frees it, whatever order
  *     they were read in;
  *   - otherwise as they were read.
@@ -174,9 +175,20 @@ static void apply_one(struct space *space, struct uffd_msg *msg)
 
 /* ---- order ------------------------------------------------------------------------------ */
 
+static bool are_of_one_thread(const struct uffd_msg *a, const struct uffd_msg *b)
+{
+	return a->LOG_WHO && a->LOG_WHO == b->LOG_WHO;
+}
+
+static bool are_of_two_threads(const struct uffd_msg *a, const struct uffd_msg *b)
+{
+	return a->LOG_WHO && b->LOG_WHO && a->LOG_WHO != b->LOG_WHO;
+}
+
 static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 {
 	return unmap->event == UFFD_EVENT_UNMAP && !event_log_is_done(unmap) &&
+	       !are_of_two_threads(remap, unmap) &&
 	       unmap->arg.remove.start == remap->arg.remap.from &&
 	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
 }
@@ -210,13 +222,15 @@ static bool meet(struct range a, struct range b)
 	return a.start < b.end && b.start < a.end;
 }
 
-/* Does an event after the i-th whose turn has not come yet free a part of the ground? */
+/* Does an event after the i-th whose turn has not come yet free a part of the ground? What the
+ * same thread did next does not. */
 static bool vacated_later(const struct space *space, uint32_t i, struct range ground)
 {
 	for (uint32_t k = i + 1; k < space->log.n; k++) {
 		const struct uffd_msg *msg = msg_at(space, k);
 
 		if (is_waiting(msg) && msg->event != UFFD_EVENT_REMOVE &&
+		    !are_of_one_thread(msg, msg_at(space, i)) &&
 		    meet(event_source(msg), ground))
 			return true;
 	}
@@ -241,24 +255,50 @@ static bool must_wait(const struct space *space, const struct ranges *occupied, 
 	return range && meet(*range, ground) && vacated_later(space, i, ground);
 }
 
-/* Has an event to stay behind one that was read before it and has to wait? What touches the same
- * memory has; but not what frees the ground that is waited for. */
-static bool stays_behind(const struct uffd_msg *waiting, const struct uffd_msg *msg)
+/*
+ * What the k-th event takes from its place: is it what an earlier one, which waits, is yet to bring
+ * there? Then what lies there now, if anything, is not the k-th's to take. None before `first`
+ * waits.
+ */
+static bool takes_what_is_to_come(const struct space *space, const struct ranges *occupied,
+				  uint32_t first, uint32_t k)
 {
+	const struct uffd_msg *msg = msg_at(space, k);
+	struct range from = event_source(msg);
+
+	for (uint32_t j = first; j < k; j++)
+		if (is_waiting(msg_at(space, j)) && meet(event_target(msg_at(space, j)), from) &&
+		    (are_of_one_thread(msg_at(space, j), msg) ||
+		     !ranges_cover(occupied, from.start, from.end)))
+			return true;
+	return false;
+}
+
+/* Has the i-th event to stay behind the k-th, which was read before it and has to wait? What the
+ * same thread did next has, and what touches the same memory; but not what frees the ground that
+ * is waited for. */
+static bool stays_behind(const struct space *space, const struct ranges *occupied, uint32_t first,
+			 uint32_t k, uint32_t i)
+{
+	const struct uffd_msg *waiting = msg_at(space, k), *msg = msg_at(space, i);
 	struct range from = event_source(waiting), to = event_target(waiting);
 
+	if (are_of_one_thread(waiting, msg))
+		return true;
 	if (waiting->event == UFFD_EVENT_REMOVE)
 		return false; /* it frees no ground, and what comes after it goes as well without */
-	return meet(event_source(msg), from) || meet(event_target(msg), from) ||
-	       meet(event_target(msg), to) ||
-	       (msg->event == UFFD_EVENT_REMOVE && meet(event_source(msg), to));
+	if (meet(event_target(msg), from) || meet(event_target(msg), to) ||
+	    (msg->event == UFFD_EVENT_REMOVE && meet(event_source(msg), to)))
+		return true;
+	return meet(event_source(msg), from) && !takes_what_is_to_come(space, occupied, first, k);
 }
 
 /* None before `first` waits. */
-static bool is_held_up(const struct space *space, uint32_t first, uint32_t i)
+static bool is_held_up(const struct space *space, const struct ranges *occupied, uint32_t first,
+		       uint32_t i)
 {
 	for (uint32_t k = first; k < i; k++)
-		if (is_waiting(msg_at(space, k)) && stays_behind(msg_at(space, k), msg_at(space, i)))
+		if (is_waiting(msg_at(space, k)) && stays_behind(space, occupied, first, k, i))
 			return true;
 	return false;
 }
@@ -274,7 +314,7 @@ static uint32_t next_event(const struct space *space, const struct ranges *occup
 		return *first;
 	for (uint32_t i = *first + 1; i < space->log.n; i++)
 		if (is_waiting(msg_at(space, i)) && !must_wait(space, occupied, i) &&
-		    !is_held_up(space, *first, i))
+		    !is_held_up(space, occupied, *first, i))
 			return i;
 	return *first;
 }

@@ -38,6 +38,9 @@ static uint64_t start_of(unsigned int place)
 	return space_addr(&space, PLACE(place));
 }
 
+/* Whose events are heard next; 0: nobody knows. */
+static uint8_t thread;
+
 static struct uffd_msg *next_msg(uint8_t event)
 {
 	uint32_t room;
@@ -45,35 +48,52 @@ static struct uffd_msg *next_msg(uint8_t event)
 
 	ck_assert_ptr_nonnull(msg);
 	msg->event = event;
+	msg->LOG_WHO = thread;
 	event_log_add(&space.log, 1);
 	space.n_events++;
 	return msg;
 }
 
-static void hear_remap(unsigned int from, unsigned int to)
+static void hear_remap_of(unsigned int from, unsigned int to, uint64_t n_pages)
 {
 	struct uffd_msg *msg = next_msg(UFFD_EVENT_REMAP);
 
 	msg->arg.remap.from = start_of(from);
 	msg->arg.remap.to = start_of(to);
-	msg->arg.remap.len = space.page_size;
+	msg->arg.remap.len = n_pages * space.page_size;
 }
 
-static void hear_of(uint8_t event, unsigned int place)
+static void hear_remap(unsigned int from, unsigned int to)
+{
+	hear_remap_of(from, to, 1);
+}
+
+static void hear_of_pages(uint8_t event, unsigned int place, uint64_t n_pages)
 {
 	struct uffd_msg *msg = next_msg(event);
 
 	msg->arg.remove.start = start_of(place);
-	msg->arg.remove.end = start_of(place) + space.page_size;
+	msg->arg.remove.end = start_of(place) + n_pages * space.page_size;
+}
+
+static void hear_of(uint8_t event, unsigned int place)
+{
+	hear_of_pages(event, place, 1);
+}
+
+/* That many pages are mapped there, and the first of them is away. */
+static void occupy_pages(unsigned int place, uint64_t n_pages)
+{
+	ck_assert_int_eq(ranges_add(&space.occupied, start_of(place),
+				    start_of(place) + n_pages * space.page_size, 0),
+			 0);
+	recs[place] = check_stored(space.family);
+	ck_assert_int_eq(pagemap_set(&space.map, PLACE(place), recs[place]), 0);
 }
 
 static void occupy(unsigned int place)
 {
-	ck_assert_int_eq(ranges_add(&space.occupied, start_of(place),
-				    start_of(place) + space.page_size, 0),
-			 0);
-	recs[place] = check_stored(space.family);
-	ck_assert_int_eq(pagemap_set(&space.map, PLACE(place), recs[place]), 0);
+	occupy_pages(place, 1);
 }
 
 /* At `place` is what lay at `origin`; N_PLACES: nothing. */
@@ -87,6 +107,7 @@ static void must_be(unsigned int place, unsigned int origin)
 static void setup(void)
 {
 	space = (struct space){ .uffd = -1, .unit = &unit };
+	thread = 0;
 	space.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	space.page_shift = (unsigned int)__builtin_ctzll(space.page_size);
 	space.family = check_family(64, 8);
@@ -179,6 +200,84 @@ START_TEST(others_do_not_wait_for_one_that_waits)
 }
 END_TEST
 
+/* GROUND becomes free, THERE and HERE change places over it, and only then the first thread says
+ * that what was on GROUND is FAR. */
+static void others_swap_over_ground(uint64_t n_pages)
+{
+	thread = thread ? 1 : 0;
+	hear_remap_of(HERE, GROUND, n_pages);
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, n_pages);
+	hear_remap_of(THERE, HERE, n_pages);
+	hear_of_pages(UFFD_EVENT_UNMAP, THERE, n_pages);
+	hear_remap_of(GROUND, THERE, n_pages);
+	hear_of_pages(UFFD_EVENT_UNMAP, GROUND, n_pages);
+	thread = thread ? 2 : 0;
+	hear_remap(GROUND, FAR);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+}
+
+START_TEST(who_frees_the_ground_does_not_wait_for_what_is_to_come_there)
+{
+	occupy_pages(HERE, 2);
+	occupy_pages(THERE, 2);
+	occupy(GROUND);
+	others_swap_over_ground(2);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(HERE, THERE);
+	must_be(THERE, HERE);
+}
+END_TEST
+
+START_TEST(of_two_that_leave_the_ground_the_thread_tells_which_was_first)
+{
+	thread = 1;
+	occupy(HERE);
+	occupy(THERE);
+	occupy(GROUND);
+	others_swap_over_ground(1);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(HERE, THERE);
+	must_be(THERE, HERE);
+}
+END_TEST
+
+START_TEST(what_a_thread_moves_on_at_once_does_not_free_the_ground_for_it)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	thread = 1;
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_remap(GROUND, THERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	thread = 2;
+	hear_remap(GROUND, FAR);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(THERE, HERE);
+}
+END_TEST
+
+START_TEST(what_a_thread_unmaps_is_what_it_has_moved_there)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	thread = 1;
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	thread = 2;
+	hear_remap(GROUND, FAR);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(GROUND, N_PLACES);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("event_order");
@@ -191,6 +290,10 @@ int main(void)
 	tcase_add_test(tcase, what_was_moved_away_before_it_was_given_up_there_stays);
 	tcase_add_test(tcase, what_is_given_up_where_it_has_come_to_is_given_up);
 	tcase_add_test(tcase, others_do_not_wait_for_one_that_waits);
+	tcase_add_test(tcase, who_frees_the_ground_does_not_wait_for_what_is_to_come_there);
+	tcase_add_test(tcase, of_two_that_leave_the_ground_the_thread_tells_which_was_first);
+	tcase_add_test(tcase, what_a_thread_moves_on_at_once_does_not_free_the_ground_for_it);
+	tcase_add_test(tcase, what_a_thread_unmaps_is_what_it_has_moved_there);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
