@@ -62,9 +62,23 @@ static void account_reasons(struct space *space)
 		__atomic_store_n(&space->why_not_bytes[i], bytes[i], __ATOMIC_RELAXED);
 }
 
+/* A registered mapping grows without an event, by mremap or as a stack, and is registered as a
+ * whole. */
+static void note_growth(struct space *space)
+{
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+		const struct range *r = ranges_at_or_after(&space->occupied, m->start);
+
+		if (r && r->start < m->end && !ranges_cover(&space->occupied, m->start, m->end))
+			(void)ranges_add(&space->occupied, m->start, m->end, 0);
+	}
+}
+
 int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 {
 	uint64_t now_ns = clock_now_ns();
+	bool settled;
 	int err;
 
 	if (space->maps_read_ns && now_ns - space->maps_read_ns < max_age_ns)
@@ -73,7 +87,10 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 		ranges_clear(&space->unmanaged);
 		space->unmanaged_ns = now_ns;
 	}
+	settled = space->n_events == 0 && uffd_settled(space->uffd) == UFFD_OK;
 	err = maps_read(&space->maps, space->maps_fd);
+	if (err == 0 && settled && uffd_settled(space->uffd) == UFFD_OK)
+		note_growth(space);
 	/* smaps walks page tables: only a process with locked memory pays for it. */
 	if (err == 0 && stats_get(&space->locked_kb))
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
@@ -124,14 +141,17 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 		space->maps_read_ns = 0; /* look again */
 		return false;
 	}
+	/* What is registered while an event is unread may have come there by it: occupied or not? */
+	if (uffd_settled(space->uffd) != UFFD_OK)
+		return false;
 	result = uffd_register(space->uffd, start, end - start, mode);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		/* Uncertain also means that it may have come after a change whose event is unread. */
-		return registered_is_certain(space, start, end) &&
-		       ranges_add(&space->certain, start, end, 0) == 0 &&
-		       ranges_add(&space->occupied, start, end, 0) == 0;
+		/* Also where it is not certain: from now on it raises events. */
+		return ranges_add(&space->occupied, start, end, 0) == 0 &&
+		       registered_is_certain(space, start, end) &&
+		       ranges_add(&space->certain, start, end, 0) == 0;
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;

@@ -276,8 +276,8 @@ struct space {
 	struct pagemap map;
 	struct ranges registered; /* at least all that is: what must be let go in the end */
 	struct ranges certain;	  /* registered by us, and no event has touched it since */
-	struct ranges occupied;	  /* mapped and registered as of the events that were applied: at
-				     most what is, for the order of events is inferred from it */
+	struct ranges occupied;	  /* mapped and registered as of the events that were applied, for
+				     the order of events is inferred from it: rather too little */
 	bool unmarked_inherited;  /* a child's: some of its records without marker are of its parent */
 	bool occupied_unknown;	  /* a child's, that nobody has looked at yet */
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
