@@ -40,6 +40,16 @@ bool agent_view(struct space *space, struct agent_view *ret_view)
 	return there;
 }
 
+uint64_t agent_ring_addr(struct space *space)
+{
+	uint64_t addr;
+
+	pthread_mutex_lock(&space->agent_lock);
+	addr = space->layout.ring_addr;
+	pthread_mutex_unlock(&space->agent_lock);
+	return addr;
+}
+
 bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, bool tell)
 {
 	struct uhmm_msg_quit quit = {

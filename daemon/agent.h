@@ -18,6 +18,9 @@ struct agent_view {
 /* Any thread; false: there is none. */
 bool agent_view(struct space *space, struct agent_view *ret_view);
 
+/* Where the ring that we share with it lies in the program; 0: nowhere. Any thread. */
+uint64_t agent_ring_addr(struct space *space);
+
 /* Agent `gen` is to end, or has: nothing is asked of it any more. `tell`: send it QUIT; without,
  * a word more could kill the program, or it has gone. False: that agent is not there any more,
  * and nothing was done. Any thread, never blocks. */

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "config.h"
 #include "control.h"
 #include "log.h"
@@ -166,10 +167,10 @@ static void count_unopened(struct object *object, const struct space *space,
 }
 
 /* Not what we share with the program ourselves. */
-static bool is_candidate(const struct space *space, const struct mapping *m)
+static bool is_candidate(struct space *space, const struct mapping *m)
 {
 	return m->shared && m->reason == UHMM_REASON_SHARED &&
-	       m->start != space->layout.ring_addr;
+	       m->start != agent_ring_addr(space);
 }
 
 /* A space that has shared memory. Its mappings are read here, not by its worker, which may not
