@@ -127,6 +127,12 @@ enum fill_result fault_unprotect(struct space *space, uint64_t addr)
 
 /* ---- filling ---------------------------------------------------------------------------- */
 
+static void note_recent(struct recent *recent, uint64_t pgidx)
+{
+	recent->pgidx[recent->next++ % SPACE_RECENT] = pgidx;
+	recent->ns = clock_now_ns();
+}
+
 /* The pages [pgidx, pgidx + n) are home. */
 static void fill_finish(struct space *space, uint64_t pgidx, uint32_t n, bool referenced)
 {
@@ -141,6 +147,8 @@ static void fill_finish(struct space *space, uint64_t pgidx, uint32_t n, bool re
 			home.v |= PAGE_REC_REFERENCED;
 		(void)pagemap_set(&space->map, pgidx + i, home);
 	}
+	if (referenced)
+		note_recent(&space->recent, pgidx);
 	stats_add(&space->stats.returned, returned);
 	stats_add(&space->group->stats.returned, returned);
 	group_add_est(space->group, n);

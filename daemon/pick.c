@@ -19,6 +19,8 @@
 #include "uffd.h"
 
 #define PICK_REGIONS 128u
+/* How long what came home last stays at least, if nothing comes after it. */
+#define RECENT_NS 100000000u
 /* How long a refusal of the kernel is believed. */
 #define UNMANAGED_FORGET_NS 1000000000u
 
@@ -192,6 +194,19 @@ static int scan_present(const struct space *space, uint64_t start, uint64_t end,
 	return n;
 }
 
+/*
+ * One instruction may need several pages at once. While a thread waits for one of them, the hand
+ * may pass the others as often as it likes, where nothing else can leave: they would be sent out
+ * for each other for ever. So what came home by a fault last stays as long as more does.
+ */
+static bool is_recent(const struct recent *recent, uint64_t pgidx)
+{
+	for (uint32_t i = 0; i < SPACE_RECENT; i++)
+		if (recent->pgidx[i] == pgidx)
+			return clock_now_ns() - recent->ns < RECENT_NS;
+	return false;
+}
+
 /* May this page leave now? Spares a referenced page once. */
 static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 {
@@ -205,6 +220,8 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 	if (page_rec_state(rec) == PAGE_REMOVED)
 		return pagemap_set(&space->map, pgidx, (struct page_rec){ 0 }) == 0;
 	if (page_rec_state(rec) != PAGE_RESIDENT)
+		return false;
+	if (rec.v & PAGE_REC_REFERENCED && !any && is_recent(&space->recent, pgidx))
 		return false;
 	if (rec.v & PAGE_REC_REFERENCED) {
 		(void)pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });

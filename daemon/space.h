@@ -137,6 +137,15 @@ struct fault {
 	bool paced; /* waits for room */
 };
 
+#define SPACE_RECENT 64u
+
+/* What came home by a fault last. */
+struct recent {
+	uint64_t pgidx[SPACE_RECENT];
+	uint32_t next;
+	uint64_t ns; /* when the last of them did */
+};
+
 #define SPACE_FAULTS_MAX 1024u
 #define SPACE_STREAMS 8u
 
@@ -322,6 +331,7 @@ struct space {
 	uint64_t pruned_away;	 /* the most that was away since */
 	uint64_t pick_failed_ns; /* when a pick last found nothing; 0: it found something */
 	uint64_t hand;		 /* the clock's hand: an address */
+	struct recent recent;	 /* stays, see pick.c */
 	struct pinned pinned;
 	struct space_unit *unit; /* in the arena */
 	arena_off unit_off;
