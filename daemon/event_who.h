@@ -21,18 +21,19 @@ struct event_who {
 	struct {
 		pid_t tid;
 		struct threads_call call;
-	} waiting[WHO_WAITING_MAX]; /* seen to wait, and their events have not been read */
+	} waiting[WHO_WAITING_MAX]; /* were seen to wait, and their events have not been read */
 	uint32_t n_waiting;
 	pid_t tids[WHO_TIDS_MAX]; /* whose events are in the log: LOG_WHO is the index, from 1 on */
 	uint32_t n_tids;
+	uint64_t moved_ns; /* when an mremap was last heard of; 0: never */
 };
 
 /* Does the thread wait until its event is read? Then in which call. Until the next reading it
  * does nothing else. */
 bool event_who_waits(int task_fd, pid_t tid, struct threads_call *ret_call);
 
-/* Before messages are read: look who waits, if anybody does. Returns how many may be read, lest an
- * event come along of somebody who was not seen. */
+/* Before messages are read, after object_before_read: look who waits, if that matters. Returns how
+ * many may be read, lest an event come along of somebody who was not seen. */
 uint32_t event_who_look(struct space *space);
 /* An event was read: note in it whose it is. */
 void event_who_note(struct space *space, struct uffd_msg *msg);

@@ -60,7 +60,9 @@ struct look {
 static struct event_waiter waiter_of(const struct look *look, pid_t tid,
 				     const struct threads_call *call)
 {
-	struct event_waiter waiter = { .tid = tid, .advice = ADVICE_NONE, .end = UINT64_MAX };
+	struct event_waiter waiter = {
+		.tid = tid, .call = *call, .advice = ADVICE_NONE, .end = UINT64_MAX
+	};
 	uint64_t page = look->space->page_size;
 
 	if (call->sp == 0) {

@@ -207,6 +207,7 @@ struct mail {
 /* A thread that was seen waiting for its event to be read. */
 struct event_waiter {
 	pid_t tid;
+	struct threads_call call;
 	int advice;	     /* of its madvise; or one of object_advice.c */
 	uint64_t start, end; /* what that is about */
 };

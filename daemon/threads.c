@@ -156,11 +156,11 @@ bool threads_each(int task_fd, bool (*fn)(void *arg, int task_fd, pid_t tid), vo
 }
 
 /* proc counts threads as links, two more than there are. */
-bool threads_is_one(int task_fd)
+uint32_t threads_count(int task_fd)
 {
 	struct stat st;
 
-	return fstat(task_fd, &st) == 0 && st.st_nlink == 3;
+	return fstat(task_fd, &st) == 0 && st.st_nlink > 2 ? (uint32_t)st.st_nlink - 2 : 0;
 }
 
 /* What the thread is called in the innermost of the pid namespaces that it is in; 0: gone. */

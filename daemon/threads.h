@@ -48,8 +48,8 @@ void threads_deinit(struct threads *threads);
 bool threads_note(struct threads *threads, int task_fd);
 /* Forget those that are past; true when none is left. */
 bool threads_are_past(struct threads *threads, threads_judge judge);
-/* Has the program one thread only? False where that cannot be seen. */
-bool threads_is_one(int task_fd);
+/* How many threads has the program? 0: that cannot be seen. */
+uint32_t threads_count(int task_fd);
 /* What the thread sleeps in; false: it runs, or has gone. */
 bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
 /* The number by which /proc knows the thread that is `own_tid` in its own pid namespace, as a

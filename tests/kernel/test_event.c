@@ -328,6 +328,29 @@ static void *map_over_run(void *arg)
 	return NULL;
 }
 
+static void *unmap_three_run(void *arg)
+{
+	(void)munmap(arg, 3 * kf_page);
+	return NULL;
+}
+
+START_TEST(unmap_event_names_all_that_is_unmapped)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_UNMAP);
+	unsigned char *map = kf_map_ok(3);
+	struct kf_thread thread;
+	struct uffd_msg msg;
+
+	kf_register_ok(uffd, map + kf_page, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_thread_start(&thread, unmap_three_run, map);
+	msg = kf_read_ok(uffd);
+	ck_assert_uint_eq(msg.event, UFFD_EVENT_UNMAP);
+	ck_assert_uint_eq(msg.arg.remove.start, (uintptr_t)map);
+	ck_assert_uint_eq(msg.arg.remove.end, (uintptr_t)map + 3 * kf_page);
+	ck_assert(kf_thread_done(&thread, KF_PATIENCE_MS));
+}
+END_TEST
+
 START_TEST(mapping_over_raises_unmap)
 {
 	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_UNMAP);
@@ -458,6 +481,7 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, signal_with_a_handler_does_not_end_the_wait_for_an_event);
 	tcase_add_test(tcase, unmap_event_comes_after_the_unmap);
 	tcase_add_test(tcase, moving_mremap_is_remap_and_then_unmap_of_its_source);
+	tcase_add_test(tcase, unmap_event_names_all_that_is_unmapped);
 	tcase_add_test(tcase, mapping_over_raises_unmap);
 	tcase_add_test(tcase, mprotect_cold_and_pageout_raise_no_event);
 	tcase_add_test(tcase, mremap_growth_in_place_is_registered);

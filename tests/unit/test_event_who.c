@@ -8,13 +8,23 @@
 
 static struct space space;
 
-static void waits(pid_t tid, long nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a4)
+#define MOVED_TO 0x900000ull
+
+static void waits_moving(pid_t tid, uint64_t from, uint64_t old_len, uint64_t new_len, int flags,
+			 uint64_t to)
 {
 	uint32_t i = space.who.n_waiting++;
 
 	space.who.waiting[i].tid = tid;
-	space.who.waiting[i].call =
-		(struct threads_call){ .nr = nr, .args = { a0, a1, a2, 0, a4 }, .sp = 1 };
+	space.who.waiting[i].call = (struct threads_call){
+		.nr = SYS_mremap, .args = { from, old_len, new_len, (uint64_t)flags, to }, .sp = 1
+	};
+}
+
+static void waits(pid_t tid, long nr, uint64_t start, uint64_t len)
+{
+	waits_moving(tid, start, len, 0, 0, 0);
+	space.who.waiting[space.who.n_waiting - 1].call.nr = nr;
 }
 
 static uint8_t whose(uint8_t event, uint64_t start, uint64_t end)
@@ -23,7 +33,7 @@ static uint8_t whose(uint8_t event, uint64_t start, uint64_t end)
 
 	if (event == UFFD_EVENT_REMAP) {
 		msg.arg.remap.from = start;
-		msg.arg.remap.to = 0x900000;
+		msg.arg.remap.to = MOVED_TO;
 		msg.arg.remap.len = end - start;
 	} else if (event != UFFD_EVENT_FORK) {
 		msg.arg.remove.start = start;
@@ -35,53 +45,74 @@ static uint8_t whose(uint8_t event, uint64_t start, uint64_t end)
 
 static void setup(void)
 {
+	space.page_size = 4096;
 	event_who_forget(&space.who);
 }
 
 START_TEST(the_call_tells_whose_event_it_is)
 {
-	waits(100, SYS_munmap, 0x1000, 0x5000, 0, 0);
-	waits(101, SYS_mremap, 0x10000, 0x4000, 0x4000, 0x900000);
-	waits(102, SYS_madvise, 0x20000, 0x1000, MADV_DONTNEED, 0);
-	waits(103, SYS_clone, 0, 0, 0, 0);
-	ck_assert_uint_eq(whose(UFFD_EVENT_REMOVE, 0x20000, 0x21000), 1);
+	waits(100, SYS_munmap, 0x1000, 0x4001);
+	waits_moving(101, 0x10000, 0x4000, 0x4000, MREMAP_MAYMOVE | MREMAP_FIXED, MOVED_TO);
+	waits(102, SYS_madvise, 0x20000, 0x2000);
+	waits(103, SYS_clone, 0, 0);
+	ck_assert_uint_eq(whose(UFFD_EVENT_REMOVE, 0x21000, 0x22000), 1);
 	ck_assert_uint_eq(whose(UFFD_EVENT_FORK, 0, 0), 2);
 	ck_assert_uint_eq(whose(UFFD_EVENT_REMAP, 0x10000, 0x14000), 3);
-	/* Of what is unmapped only the end was registered. */
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x3000, 0x6000), 4);
+	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x6000), 4);
 	ck_assert_uint_eq(space.who.n_waiting, 0);
 }
 END_TEST
 
+/* Then somebody waits who was not seen, and so may others. */
+static void must_be_nobodys(uint8_t event, uint64_t start, uint64_t end)
+{
+	event_who_forget(&space.who);
+	waits(100, SYS_munmap, 0x1000, 0x5000);
+	waits(101, SYS_madvise, 0x1000, 0x5000);
+	waits(102, SYS_futex, 0x1000, 0x5000);
+	waits_moving(103, 0x10000, 0x4000, 0x4000, MREMAP_MAYMOVE | MREMAP_FIXED, 0x800000);
+	waits_moving(104, 0x20000, 0x4000, 0x4000, MREMAP_MAYMOVE, MOVED_TO);
+	ck_assert_uint_eq(whose(event, start, end), 0);
+	ck_assert_uint_eq(space.who.n_waiting, 0);
+}
+
 START_TEST(a_call_brings_only_its_kind_and_its_place)
 {
-	waits(100, SYS_munmap, 0x1000, 0x5000, 0, 0);
-	waits(101, SYS_madvise, 0x1000, 0x5000, MADV_DONTNEED, 0);
-	waits(102, SYS_futex, 0x1000, 0x5000, 0, 0);
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x6000, 0x7000), 0);
-	ck_assert_uint_eq(whose(UFFD_EVENT_REMAP, 0x1000, 0x6000), 0);
-	ck_assert_uint_eq(whose(UFFD_EVENT_FORK, 0, 0), 0);
-	ck_assert_uint_eq(space.who.n_waiting, 3);
+	must_be_nobodys(UFFD_EVENT_FORK, 0, 0);
+	must_be_nobodys(UFFD_EVENT_UNMAP, 0x6000, 0x7000);
+	must_be_nobodys(UFFD_EVENT_UNMAP, 0x2000, 0x6000);
+	must_be_nobodys(UFFD_EVENT_REMOVE, 0x5000, 0x7000);
+	must_be_nobodys(UFFD_EVENT_REMAP, 0x1000, 0x6000);
+	/* That one goes elsewhere. */
+	must_be_nobodys(UFFD_EVENT_REMAP, 0x10000, 0x14000);
+	/* Its fifth argument says nothing. */
+	must_be_nobodys(UFFD_EVENT_UNMAP, MOVED_TO, MOVED_TO + 0x4000);
 }
 END_TEST
 
+static uint8_t unmapped_by_mremap(uint64_t start, uint64_t end)
+{
+	event_who_forget(&space.who);
+	waits_moving(100, 0x10000, 0x4000, 0x2000, MREMAP_MAYMOVE | MREMAP_FIXED, MOVED_TO);
+	return whose(UFFD_EVENT_UNMAP, start, end);
+}
+
 START_TEST(an_mremap_unmaps_its_destination_and_its_source)
 {
-	waits(100, SYS_mremap, 0x10000, 0x4000, 0x2000, 0x900000);
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x900000, 0x902000), 1);
-	waits(100, SYS_mremap, 0x10000, 0x4000, 0x2000, 0x900000);
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x12000, 0x14000), 1);
-	waits(100, SYS_mremap, 0x10000, 0x4000, 0x2000, 0x900000);
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x10000, 0x12000), 1);
+	ck_assert_uint_eq(unmapped_by_mremap(MOVED_TO, MOVED_TO + 0x2000), 1);
+	ck_assert_uint_eq(unmapped_by_mremap(0x12000, 0x14000), 1);
+	ck_assert_uint_eq(unmapped_by_mremap(0x10000, 0x12000), 1);
+	ck_assert_uint_eq(unmapped_by_mremap(MOVED_TO, MOVED_TO + 0x1000), 0);
+	ck_assert_uint_eq(unmapped_by_mremap(0x10000, 0x14000), 0);
 }
 END_TEST
 
 START_TEST(what_two_can_have_brought_is_nobodys)
 {
-	waits(100, SYS_munmap, 0x1000, 0x5000, 0, 0);
-	waits(101, SYS_munmap, 0x1000, 0x1000, 0, 0);
-	waits(102, SYS_munmap, 0x8000, 0x1000, 0, 0);
-	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x2000), 0);
+	waits(100, SYS_munmap, 0x1000, 0x5000);
+	waits(101, SYS_mmap, 0x1000, 0x5000);
+	waits(102, SYS_munmap, 0x8000, 0x1000);
+	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x6000), 0);
 	/* Which of them waits still nobody knows. */
 	ck_assert_uint_eq(space.who.n_waiting, 1);
 	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x8000, 0x9000), 1);
@@ -91,12 +122,12 @@ END_TEST
 START_TEST(more_threads_than_numbers_are_not_mixed_up)
 {
 	for (pid_t tid = 1; tid <= (pid_t)WHO_TIDS_MAX; tid++) {
-		waits(tid, SYS_munmap, 0x1000, 0x1000, 0, 0);
+		waits(tid, SYS_munmap, 0x1000, 0x1000);
 		ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x2000), (uint8_t)tid);
 	}
-	waits(WHO_TIDS_MAX + 1, SYS_munmap, 0x1000, 0x1000, 0, 0);
+	waits(WHO_TIDS_MAX + 1, SYS_munmap, 0x1000, 0x1000);
 	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x2000), 0);
-	waits(7, SYS_munmap, 0x1000, 0x1000, 0, 0);
+	waits(7, SYS_munmap, 0x1000, 0x1000);
 	ck_assert_uint_eq(whose(UFFD_EVENT_UNMAP, 0x1000, 0x2000), 7);
 }
 END_TEST
