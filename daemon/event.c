@@ -188,9 +188,26 @@ static bool are_of_two_threads(const struct uffd_msg *a, const struct uffd_msg *
 static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 {
 	return unmap->event == UFFD_EVENT_UNMAP && !event_log_is_done(unmap) &&
-	       !are_of_two_threads(remap, unmap) &&
 	       unmap->arg.remove.start == remap->arg.remap.from &&
 	       unmap->arg.remove.end == remap->arg.remap.from + remap->arg.remap.len;
+}
+
+/* The tail of the i-th event: the first that may be its thread's own, or else the first that it
+ * can be. log.n: none. */
+static uint32_t find_tail(const struct space *space, uint32_t i)
+{
+	const struct uffd_msg *remap = msg_at(space, i);
+	uint32_t found = space->log.n;
+
+	for (uint32_t k = i + 1; k < space->log.n; k++) {
+		if (!is_tail(remap, msg_at(space, k)))
+			continue;
+		if (!are_of_two_threads(remap, msg_at(space, k)))
+			return k;
+		if (found == space->log.n)
+			found = k;
+	}
+	return found;
 }
 
 /* A moving mremap brings an UNMAP of its source, read after its REMAP. Both are outstanding from
@@ -198,16 +215,14 @@ static bool is_tail(const struct uffd_msg *remap, const struct uffd_msg *unmap)
 static void join_tails(struct space *space)
 {
 	for (uint32_t i = 0; i < space->log.n; i++) {
-		struct uffd_msg *remap = msg_at(space, i);
+		uint32_t tail = space->log.n;
 
-		if (remap->event != UFFD_EVENT_REMAP)
+		if (msg_at(space, i)->event == UFFD_EVENT_REMAP)
+			tail = find_tail(space, i);
+		if (tail == space->log.n)
 			continue;
-		for (uint32_t k = i + 1; k < space->log.n && !(remap->LOG_FLAGS & LOG_VACATES); k++) {
-			if (!is_tail(remap, msg_at(space, k)))
-				continue;
-			event_log_flag(remap, LOG_VACATES);
-			event_log_flag(msg_at(space, k), LOG_DONE);
-		}
+		event_log_flag(msg_at(space, i), LOG_VACATES);
+		event_log_flag(msg_at(space, tail), LOG_DONE);
 	}
 }
 
@@ -293,30 +308,51 @@ static bool stays_behind(const struct space *space, const struct ranges *occupie
 	return meet(event_source(msg), from) && !takes_what_is_to_come(space, occupied, first, k);
 }
 
-/* None before `first` waits. */
+/* By another one, or at least by one that is not of the first's thread? None before `first`
+ * waits. */
 static bool is_held_up(const struct space *space, const struct ranges *occupied, uint32_t first,
-		       uint32_t i)
+		       uint32_t i, bool by_first)
 {
 	for (uint32_t k = first; k < i; k++)
-		if (is_waiting(msg_at(space, k)) && stays_behind(space, occupied, first, k, i))
+		if (is_waiting(msg_at(space, k)) &&
+		    (by_first || !are_of_one_thread(msg_at(space, k), msg_at(space, first))) &&
+		    stays_behind(space, occupied, first, k, i))
 			return true;
 	return false;
 }
 
-/* The next event to apply: the first that need not wait; else the first; log.n: none. *first is
- * the first that waits for its turn, looked for from there on. */
+/* The first that may go ahead of the first that must wait. Not `by_first`: only one of another
+ * thread that frees the ground. log.n: none. */
+static uint32_t next_ahead(const struct space *space, const struct ranges *occupied, uint32_t first,
+			   bool by_first)
+{
+	struct range ground = event_target(msg_at(space, first));
+
+	for (uint32_t i = first + 1; i < space->log.n; i++)
+		if (is_waiting(msg_at(space, i)) && !must_wait(space, occupied, i) &&
+		    (by_first || (are_of_two_threads(msg_at(space, first), msg_at(space, i)) &&
+				  meet(event_source(msg_at(space, i)), ground))) &&
+		    !is_held_up(space, occupied, first, i, by_first))
+			return i;
+	return space->log.n;
+}
+
+/* The next event to apply: the first that need not wait; else one that frees the ground for the
+ * first and is held up by nobody but its thread; else the first. log.n: none. *first is the first
+ * that waits for its turn, looked for from there on. */
 static uint32_t next_event(const struct space *space, const struct ranges *occupied,
 			   uint32_t *first)
 {
+	uint32_t next;
+
 	while (*first < space->log.n && !is_waiting(msg_at(space, *first)))
 		++*first;
 	if (*first == space->log.n || !must_wait(space, occupied, *first))
 		return *first;
-	for (uint32_t i = *first + 1; i < space->log.n; i++)
-		if (is_waiting(msg_at(space, i)) && !must_wait(space, occupied, i) &&
-		    !is_held_up(space, occupied, *first, i))
-			return i;
-	return *first;
+	next = next_ahead(space, occupied, *first, true);
+	if (next == space->log.n)
+		next = next_ahead(space, occupied, *first, false);
+	return next < space->log.n ? next : *first;
 }
 
 /* What is occupied after a change. Where memory for it is short, rather too little. */

@@ -278,6 +278,81 @@ START_TEST(what_a_thread_unmaps_is_what_it_has_moved_there)
 }
 END_TEST
 
+/* One thread takes the place that another has left, and unmaps where the other has gone to. */
+START_TEST(who_frees_the_ground_does_not_wait_for_who_waits_for_it)
+{
+	occupy(HERE);
+	occupy(THERE);
+	thread = 1;
+	hear_remap(THERE, HERE);
+	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	thread = 2;
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	event_settle(&space);
+	must_be(HERE, THERE);
+	must_be(GROUND, N_PLACES);
+}
+END_TEST
+
+START_TEST(a_tail_that_is_taken_for_anothers_event_is_found)
+{
+	occupy(HERE);
+	occupy(GROUND);
+	thread = 1;
+	hear_remap(HERE, GROUND);
+	thread = 2;
+	hear_remap(GROUND, FAR);
+	thread = 1; /* it is the second's */
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(GROUND, HERE);
+}
+END_TEST
+
+START_TEST(of_two_that_may_be_its_tail_the_threads_own_is)
+{
+	occupy(HERE);
+	occupy(THERE);
+	occupy(GROUND);
+	thread = 1;
+	hear_remap(GROUND, FAR);
+	thread = 2;
+	hear_remap(HERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_remap(THERE, GROUND);
+	hear_of(UFFD_EVENT_UNMAP, THERE);
+	thread = 1;
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	event_settle(&space);
+	must_be(FAR, GROUND);
+	must_be(GROUND, THERE);
+}
+END_TEST
+
+START_TEST(a_tail_that_nobody_was_seen_to_wait_for_is_found)
+{
+	occupy(HERE);
+	thread = 1;
+	hear_remap(HERE, GROUND);
+	thread = 0;
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	thread = 1;
+	hear_remap(GROUND, HERE);
+	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_remap(HERE, FAR);
+	hear_of(UFFD_EVENT_UNMAP, HERE);
+	event_settle(&space);
+	must_be(FAR, HERE);
+	ck_assert(!ranges_find(&space.occupied, start_of(HERE)));
+	ck_assert(!ranges_find(&space.occupied, start_of(GROUND)));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("event_order");
@@ -294,6 +369,10 @@ int main(void)
 	tcase_add_test(tcase, of_two_that_leave_the_ground_the_thread_tells_which_was_first);
 	tcase_add_test(tcase, what_a_thread_moves_on_at_once_does_not_free_the_ground_for_it);
 	tcase_add_test(tcase, what_a_thread_unmaps_is_what_it_has_moved_there);
+	tcase_add_test(tcase, who_frees_the_ground_does_not_wait_for_who_waits_for_it);
+	tcase_add_test(tcase, a_tail_that_is_taken_for_anothers_event_is_found);
+	tcase_add_test(tcase, of_two_that_may_be_its_tail_the_threads_own_is);
+	tcase_add_test(tcase, a_tail_that_nobody_was_seen_to_wait_for_is_found);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
