@@ -143,17 +143,17 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 		space->maps_read_ns = 0; /* look again */
 		return false;
 	}
-	/* What is registered while an event is unread may have come there by it: occupied or not? */
+	/* What is registered while an event is unread is not certain, but raises events. */
 	if (uffd_settled(space->uffd) != UFFD_OK)
 		return false;
 	result = uffd_register(space->uffd, start, end - start, mode);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		/* Also where it is not certain: from now on it raises events. */
-		return ranges_add(&space->occupied, start, end, 0) == 0 &&
-		       registered_is_certain(space, start, end) &&
-		       ranges_add(&space->certain, start, end, 0) == 0;
+		/* Uncertain also means that it may have come after a change whose event is unread. */
+		return registered_is_certain(space, start, end) &&
+		       ranges_add(&space->certain, start, end, 0) == 0 &&
+		       ranges_add(&space->occupied, start, end, 0) == 0;
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;
