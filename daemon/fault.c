@@ -262,19 +262,31 @@ static enum fill_result fetch_staged(struct space *space, uint64_t pgidx, struct
 	return result;
 }
 
-/* A page whose bytes nobody has: zero, as the kernel would give. */
-static enum fill_result fetch_zero(struct space *space, uint64_t pgidx, bool plain_hole, bool write,
+static bool is_marked_hole(const struct space *space, uint64_t pgidx)
+{
+	uint64_t entry;
+
+	return fault_read_pagemap(space, pgidx, 1, &entry) == 1 && fault_is_marked_hole(entry);
+}
+
+/*
+ * A page whose bytes nobody has: zero, as the kernel would give. The zero page, which a writer
+ * copies at once: a COPY would also take the place of a guard, which may be there by now, for the
+ * message of a thread that got on long ago may have waited until here. Only a hole that still
+ * carries a marker (MADV_FREE leaves it) takes nothing else.
+ */
+static enum fill_result fetch_zero(struct space *space, uint64_t pgidx, bool write,
 				   uint32_t *ret_pages)
 {
 	uint64_t done = 0, addr = space_addr(space, pgidx);
 	enum uffd_result result;
 
 	*ret_pages = 1;
-	/* A reader gets the zero page, as from the kernel; a writer would fault again on it, and
-	 * a hole that still carries a marker (MADV_FREE leaves it) refuses it: EEXIST. */
-	if (write || !plain_hole)
-		return uffd_fill(space, pgidx, space->zero_page, 1, false, ret_pages);
 	result = uffd_zeropage(space->uffd, addr, space->page_size, &done);
+	if (result == UFFD_EXISTS && is_marked_hole(space, pgidx))
+		return uffd_fill(space, pgidx, space->zero_page, 1, false, ret_pages);
+	if (result == UFFD_OK && write)
+		group_add_est(space->group, 1);
 	if (result == UFFD_OK || result == UFFD_EXISTS) {
 		(void)record_drop(space, pgidx);
 		if (result == UFFD_EXISTS)
@@ -405,8 +417,7 @@ static enum fill_result fault_first_touch(struct space *space, const struct faul
 			return fault_poison(space, pgidx, "its record is missing");
 		}
 	}
-	return fetch_zero(space, pgidx, page_rec_state(rec) == PAGE_RESIDENT, fault->write,
-			  &pages);
+	return fetch_zero(space, pgidx, fault->write, &pages);
 }
 
 /* Must this fault wait until the evictor has made room? Bounded: nobody waits for ever for a

@@ -265,6 +265,22 @@ START_TEST(copy_over_guard_page_erases_the_guard)
 }
 END_TEST
 
+START_TEST(zeropage_leaves_a_guard_alone)
+{
+	int uffd = kf_open_ok(0);
+	unsigned char *map = kf_map_ok(2);
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)map + kf_page, kf_page } };
+
+	if (madvise(map + kf_page, kf_page, MADV_GUARD_INSTALL) < 0) {
+		kf_skip("zeropage_leaves_a_guard_alone", GUARD_MISSING);
+		return;
+	}
+	kf_register_ok(uffd, map, 2 * kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	ck_assert_int_lt(ioctl(uffd, UFFDIO_ZEROPAGE, &zero), 0);
+	ck_assert_int_eq(errno, EEXIST);
+}
+END_TEST
+
 START_TEST(installing_a_guard_raises_no_event)
 {
 	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP);
@@ -287,6 +303,7 @@ TCase *kf_tcase_guard(void)
 
 	tcase_set_timeout(tcase, 30);
 	tcase_add_test(tcase, copy_over_guard_page_erases_the_guard);
+	tcase_add_test(tcase, zeropage_leaves_a_guard_alone);
 	tcase_add_test(tcase, installing_a_guard_raises_no_event);
 	return tcase;
 }
