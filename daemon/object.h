@@ -155,6 +155,10 @@ bool object_is_hole(const struct object *object, uint64_t page);
 /* The object of this identity that the space is a mapper of, or NULL. On its worker. */
 struct object *object_of_space(const struct space *space, dev_t dev, uint64_t ino);
 
+/* For one that it is not known to be a mapper of, but touches: if any of it is away, what is not
+ * there is no zero. NULL: nothing is. On its worker. */
+struct object *object_take_in(struct space *space, dev_t dev, uint64_t ino);
+
 /* ---- serving (object_serve.c); on the space's worker --------------------------------- */
 
 /* Is the fault one of shared memory? Then it is dealt with. */

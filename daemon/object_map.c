@@ -72,6 +72,25 @@ static int add_mapper(struct space *space, struct object *object)
 	return err < 0 ? err : list_object(space, object);
 }
 
+struct object *object_take_in(struct space *space, dev_t dev, uint64_t ino)
+{
+	struct object *object = object_get(dev, ino, NULL, space->env);
+	bool away, taken = false;
+
+	if (!object)
+		return NULL;
+	object_lock(object);
+	away = object->family && object->map.n_away;
+	object_unlock(object);
+	if (away) {
+		log_warn("pid %d: maps shared memory (inode %llu) and was not known to", space->pid,
+			 (unsigned long long)ino);
+		taken = add_mapper(space, object) == 0;
+	}
+	object_put(object);
+	return taken ? object_of_space(space, dev, ino) : NULL;
+}
+
 /* ---- registering --------------------------------------------------------------------- */
 
 static bool is_of(const struct mapping *m, const struct object *object)
@@ -253,6 +272,9 @@ void object_prune(struct space *space)
 	space->shared_pruned_ns = clock_now_ns();
 	space->maps_read_ns = 0;
 	if (maps_read(&space->maps, space->maps_fd) < 0 || uffd_settled(space->uffd) != UFFD_OK)
+		return;
+	/* The thread has ended that the file is of: it says nothing of the memory. */
+	if (space->maps.n == 0)
 		return;
 	for (uint32_t i = space->n_objects; i-- > 0;) {
 		struct object *object = space->objects[i];

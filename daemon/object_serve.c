@@ -330,6 +330,8 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 		return false;
 	object = object_of_space(space, m.dev, m.ino);
 	spot = spot_of(space, &m, fault->addr);
+	if (!object)
+		object = object_take_in(space, m.dev, m.ino);
 	if (!object) {
 		/* Registered still, but closed: nothing of it is away. */
 		*ret_result = fault->protected ? fault_unprotect(space, spot.addr) :
