@@ -213,6 +213,8 @@ void object_after_read(struct space *space);
 void object_note_remove(struct space *space, uint64_t start, uint64_t end);
 /* Every madvise of the space whose event had this number or a smaller one has ended. */
 void object_removes_ended(struct space *space, uint64_t seq);
+/* With the lock held: is the worker of a mapper about to read, or has it read and not noted yet? */
+bool object_is_noting(const struct object *object);
 /* With the lock held: does a fill of this page have to wait? */
 bool object_remove_pending(const struct object *object, uint64_t page);
 

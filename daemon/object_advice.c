@@ -219,6 +219,8 @@ uint32_t object_before_read(struct space *space)
 	if (uffd_settled(space->uffd) == UFFD_AGAIN)
 		return before_events(space);
 	space->left_over = space->woken_noted = false;
+	/* An event may slip in, and from its reading on the madvise goes on. */
+	begin_noting(space);
 	return 1;
 }
 
@@ -316,9 +318,6 @@ void object_match(struct space *space, const struct uffd_msg *msgs, uint32_t n)
 		return;
 	space->left_over = true;
 	space->woken_noted = false;
-	/* One that slipped in. */
-	if (space->n_objects && !__atomic_load_n(&space->noting, __ATOMIC_RELAXED))
-		begin_noting(space);
 	/* Somebody was killed, or a fork could not be told, or there is somebody else. */
 	if (n_events != space->n_waiters)
 		return;

@@ -136,12 +136,17 @@ void object_note_remove(struct space *space, uint64_t start, uint64_t end)
 	}
 }
 
-bool object_remove_pending(const struct object *object, uint64_t page)
+bool object_is_noting(const struct object *object)
 {
 	for (uint32_t i = 0; i < object->n_mappers; i++)
 		if (__atomic_load_n(&object->mappers[i]->noting, __ATOMIC_SEQ_CST))
 			return true;
-	return is_noted(object, page);
+	return false;
+}
+
+bool object_remove_pending(const struct object *object, uint64_t page)
+{
+	return object_is_noting(object) || is_noted(object, page);
 }
 
 /* ---- the end ------------------------------------------------------------------------- */

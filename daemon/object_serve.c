@@ -15,6 +15,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,6 +26,8 @@
 
 /* Pages that are mapped, or brought home, along with one that was asked for. */
 #define OBJECT_WINDOW 16u
+/* How often a fault looks whether another worker has read what it is about to read. */
+#define NOTING_TRIES 50
 
 /* Where a page of an object lies in a space, and how far the mapping goes on from there. */
 struct spot {
@@ -320,6 +323,18 @@ static enum fill_result object_serve(struct space *space, struct object *object,
 	__builtin_trap();
 }
 
+/* Another mapper's worker is about to read for a few microseconds; a fault that comes just then
+ * need not wait until its own worker looks again. But the other one may have lost its processor. */
+static void lock_unless_noting(struct object *object)
+{
+	object_lock(object);
+	for (int i = 0; i < NOTING_TRIES && object_is_noting(object); i++) {
+		object_unlock(object);
+		(void)sched_yield();
+		object_lock(object);
+	}
+}
+
 bool object_fault(struct space *space, const struct fault *fault, enum fill_result *ret_result)
 {
 	struct object *object;
@@ -338,7 +353,7 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 						 map_resident(space, &spot, 1);
 		return true;
 	}
-	object_lock(object);
+	lock_unless_noting(object);
 	*ret_result = object_serve(space, object, fault, &spot);
 	object_unlock(object);
 	return true;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which thread brought which event, of those that waited and those that were read. */
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include "fixture.h"
@@ -167,6 +168,24 @@ START_TEST(no_more_is_to_be_read_than_there_are_events)
 }
 END_TEST
 
+/* Between the reading of a madvise that has just come and its note no page may be filled. */
+START_TEST(whatever_is_read_finds_fills_held_off)
+{
+	static struct object object;
+	struct object *objects[] = { &object };
+
+	ck_assert_int_eq(pthread_mutex_init(&object.lock, NULL), 0);
+	space.objects = objects;
+	space.n_objects = 1;
+	space.uffd = eventfd(1, EFD_CLOEXEC); /* there is something to be read, and no event */
+	ck_assert_int_ge(space.uffd, 0);
+	ck_assert_uint_eq(object_before_read(&space), 1);
+	ck_assert(space.noting);
+	object_end_noting(&space);
+	ck_assert(!space.noting);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("object_advice");
@@ -182,6 +201,7 @@ int main(void)
 	tcase_add_test(tcase, an_event_outside_of_all_calls_says_nothing);
 	tcase_add_test(tcase, a_thread_whose_call_is_not_known_may_want_anything);
 	tcase_add_test(tcase, no_more_is_to_be_read_than_there_are_events);
+	tcase_add_test(tcase, whatever_is_read_finds_fills_held_off);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
