@@ -81,6 +81,13 @@ static void hear_of(uint8_t event, unsigned int place)
 	hear_of_pages(event, place, 1);
 }
 
+/* An mremap and, from the same thread, its tail. */
+static void hear_move(unsigned int from, unsigned int to)
+{
+	hear_remap(from, to);
+	hear_of(UFFD_EVENT_UNMAP, from);
+}
+
 /* That many pages are mapped there, and the first of them is away. */
 static void occupy_pages(unsigned int place, uint64_t n_pages)
 {
@@ -131,8 +138,7 @@ END_TEST
 START_TEST(mremap_onto_free_ground_goes_first)
 {
 	occupy(HERE);
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(HERE, GROUND);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	event_settle(&space);
 	must_be(GROUND, N_PLACES);
@@ -149,8 +155,7 @@ START_TEST(who_comes_onto_the_place_of_one_that_waits_waits_too)
 	occupy(GROUND);
 	hear_remap(HERE, GROUND); /* MREMAP_DONTUNMAP: without a tail */
 	hear_of(UFFD_EVENT_UNMAP, HERE); /* of the next mremap's MREMAP_FIXED */
-	hear_remap(THERE, HERE);
-	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_move(THERE, HERE);
 	hear_of(UFFD_EVENT_UNMAP, GROUND); /* the other thread's */
 	event_settle(&space);
 	must_be(GROUND, HERE);
@@ -175,8 +180,7 @@ START_TEST(what_is_given_up_where_it_has_come_to_is_given_up)
 {
 	occupy(HERE);
 	occupy(GROUND);
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(HERE, GROUND);
 	hear_of(UFFD_EVENT_REMOVE, GROUND);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	event_settle(&space);
@@ -189,10 +193,8 @@ START_TEST(others_do_not_wait_for_one_that_waits)
 	occupy(HERE);
 	occupy(GROUND);
 	occupy(THERE);
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
-	hear_remap(THERE, FAR);
-	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_move(HERE, GROUND);
+	hear_move(THERE, FAR);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	event_settle(&space);
 	must_be(FAR, THERE);
@@ -212,8 +214,7 @@ static void others_swap_over_ground(uint64_t n_pages)
 	hear_remap_of(GROUND, THERE, n_pages);
 	hear_of_pages(UFFD_EVENT_UNMAP, GROUND, n_pages);
 	thread = thread ? 2 : 0;
-	hear_remap(GROUND, FAR);
-	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_move(GROUND, FAR);
 }
 
 START_TEST(who_frees_the_ground_does_not_wait_for_what_is_to_come_there)
@@ -248,13 +249,10 @@ START_TEST(what_a_thread_moves_on_at_once_does_not_free_the_ground_for_it)
 	occupy(HERE);
 	occupy(GROUND);
 	thread = 1;
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
-	hear_remap(GROUND, THERE);
-	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_move(HERE, GROUND);
+	hear_move(GROUND, THERE);
 	thread = 2;
-	hear_remap(GROUND, FAR);
-	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_move(GROUND, FAR);
 	event_settle(&space);
 	must_be(FAR, GROUND);
 	must_be(THERE, HERE);
@@ -266,12 +264,10 @@ START_TEST(what_a_thread_unmaps_is_what_it_has_moved_there)
 	occupy(HERE);
 	occupy(GROUND);
 	thread = 1;
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(HERE, GROUND);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	thread = 2;
-	hear_remap(GROUND, FAR);
-	hear_of(UFFD_EVENT_UNMAP, GROUND);
+	hear_move(GROUND, FAR);
 	event_settle(&space);
 	must_be(FAR, GROUND);
 	must_be(GROUND, N_PLACES);
@@ -284,12 +280,10 @@ START_TEST(who_frees_the_ground_does_not_wait_for_who_waits_for_it)
 	occupy(HERE);
 	occupy(THERE);
 	thread = 1;
-	hear_remap(THERE, HERE);
-	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_move(THERE, HERE);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	thread = 2;
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(HERE, GROUND);
 	event_settle(&space);
 	must_be(HERE, THERE);
 	must_be(GROUND, N_PLACES);
@@ -321,11 +315,9 @@ START_TEST(of_two_that_may_be_its_tail_the_threads_own_is)
 	thread = 1;
 	hear_remap(GROUND, FAR);
 	thread = 2;
-	hear_remap(HERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(HERE, GROUND);
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
-	hear_remap(THERE, GROUND);
-	hear_of(UFFD_EVENT_UNMAP, THERE);
+	hear_move(THERE, GROUND);
 	thread = 1;
 	hear_of(UFFD_EVENT_UNMAP, GROUND);
 	event_settle(&space);
@@ -342,10 +334,8 @@ START_TEST(a_tail_that_nobody_was_seen_to_wait_for_is_found)
 	thread = 0;
 	hear_of(UFFD_EVENT_UNMAP, HERE);
 	thread = 1;
-	hear_remap(GROUND, HERE);
-	hear_of(UFFD_EVENT_UNMAP, GROUND);
-	hear_remap(HERE, FAR);
-	hear_of(UFFD_EVENT_UNMAP, HERE);
+	hear_move(GROUND, HERE);
+	hear_move(HERE, FAR);
 	event_settle(&space);
 	must_be(FAR, HERE);
 	ck_assert(!ranges_find(&space.occupied, start_of(HERE)));
