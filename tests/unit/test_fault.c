@@ -121,12 +121,18 @@ START_TEST(such_a_store_whose_mapping_has_gone_is_woken)
 }
 END_TEST
 
-START_TEST(a_first_store_gets_the_zero_page)
+/* The page table has this entry, and the kernel says that of a zero page. */
+static void store_to_hole(uint64_t entry, enum uffd_result says)
 {
 	space.faults[0].protected = false;
-	set_entry(0);
-	answer = UFFD_OK;
+	set_entry(entry);
+	answer = says;
 	fault_serve_all(&space);
+}
+
+START_TEST(a_first_store_gets_the_zero_page)
+{
+	store_to_hole(0, UFFD_OK);
 	ck_assert_uint_eq(space.n_faults + n_copied + n_woken, 0);
 }
 END_TEST
@@ -134,10 +140,7 @@ END_TEST
 /* The kernel says of both that there is something. */
 START_TEST(a_late_message_takes_no_guard_away)
 {
-	space.faults[0].protected = false;
-	set_entry(0);
-	answer = UFFD_EXISTS;
-	fault_serve_all(&space);
+	store_to_hole(0, UFFD_EXISTS);
 	ck_assert_uint_eq(n_copied, 0);
 	ck_assert_uint_eq(n_woken, 1);
 	ck_assert_uint_eq(space.n_faults, 0);
@@ -146,13 +149,10 @@ END_TEST
 
 START_TEST(what_was_given_up_and_has_its_marker_still_is_zero)
 {
-	space.faults[0].protected = false;
 	ck_assert_int_eq(pagemap_set(&space.map, ADDR >> space.page_shift,
 				     (struct page_rec){ PAGE_REMOVED }),
 			 0);
-	set_entry(UHMM_PAGEMAP_UFFD_WP);
-	answer = UFFD_EXISTS;
-	fault_serve_all(&space);
+	store_to_hole(UHMM_PAGEMAP_UFFD_WP, UFFD_EXISTS);
 	ck_assert_uint_eq(n_copied, 1);
 	ck_assert_uint_eq(space.n_faults, 0);
 }
