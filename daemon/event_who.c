@@ -42,8 +42,7 @@
 
 bool event_who_waits(int task_fd, pid_t tid, struct threads_call *ret_call)
 {
-	return threads_sleeps_in(task_fd, tid, WAITS_IN) &&
-	       threads_read_call(task_fd, tid, ret_call);
+	return threads_sleeps_in(task_fd, tid, WAITS_IN, ret_call);
 }
 
 /* ---- who waits ----------------------------------------------------------------------- */

@@ -23,6 +23,8 @@
 
 /* Threads that end all the time may spoil so many listings. */
 #define LIST_TRIES 16
+/* The name of a function of the kernel, cut off. */
+#define FUNCTION_MAX 128
 
 void threads_deinit(struct threads *threads)
 {
@@ -75,12 +77,34 @@ bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call)
 	return true;
 }
 
-bool threads_sleeps_in(int task_fd, pid_t tid, const char *function)
+/* The letter for its state, or 0. */
+static char read_state(int task_fd, pid_t tid)
 {
-	char text[128];
+	char text[512], *at;
 
-	return read_task_file(task_fd, tid, "wchan", text, sizeof(text)) > 0 &&
-	       strncmp(text, function, strlen(function)) == 0;
+	if (read_task_file(task_fd, tid, "stat", text, sizeof(text)) <= 0)
+		return 0;
+	at = strrchr(text, ')');
+	return at && at[1] == ' ' ? at[2] : 0;
+}
+
+static bool read_function(int task_fd, pid_t tid, char text[FUNCTION_MAX])
+{
+	return read_task_file(task_fd, tid, "wchan", text, FUNCTION_MAX) > 0;
+}
+
+/* One that is about to sleep shows no function before it has left its processor. To ask for its
+ * call waits until it has. */
+bool threads_sleeps_in(int task_fd, pid_t tid, const char *function, struct threads_call *ret_call)
+{
+	char text[FUNCTION_MAX];
+	bool shown = read_function(task_fd, tid, text);
+
+	if (shown && strcmp(text, "0") == 0 && read_state(task_fd, tid) == 'D')
+		shown = threads_read_call(task_fd, tid, ret_call) &&
+			read_function(task_fd, tid, text);
+	return shown && strncmp(text, function, strlen(function)) == 0 &&
+	       threads_read_call(task_fd, tid, ret_call);
 }
 
 struct tids {
@@ -223,17 +247,6 @@ bool threads_note(struct threads *threads, int task_fd)
 	threads->n = 0;
 	threads->task_fd = task_fd;
 	return threads_each(task_fd, note_thread, threads);
-}
-
-/* The letter for its state, or 0. */
-static char read_state(int task_fd, pid_t tid)
-{
-	char text[512], *at;
-
-	if (read_task_file(task_fd, tid, "stat", text, sizeof(text)) <= 0)
-		return 0;
-	at = strrchr(text, ')');
-	return at && at[1] == ' ' ? at[2] : 0;
 }
 
 /* Stopped by a signal or a debugger: that happens on the way into a system call and out of it,

@@ -55,8 +55,9 @@ bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
 /* The number by which /proc knows the thread that is `own_tid` in its own pid namespace, as a
  * fault names it; 0: there is none. Looks at every thread if the two differ. */
 pid_t threads_find(int task_fd, pid_t own_tid);
-/* Does it sleep in a function of the kernel whose name begins so? */
-bool threads_sleeps_in(int task_fd, pid_t tid, const char *function);
+/* Does it sleep uninterruptibly in a function of the kernel whose name begins so, or is it about
+ * to? Then in which call. */
+bool threads_sleeps_in(int task_fd, pid_t tid, const char *function, struct threads_call *ret_call);
 /* Does it sleep, or is it stopped? One that has been woken does not, though it has not got a
  * processor yet; threads_read_call may still show its call. */
 bool threads_sleeps(int task_fd, pid_t tid);

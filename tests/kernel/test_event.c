@@ -188,6 +188,40 @@ static void giver_start_ok(struct giver *giver, unsigned char *addr)
 	wait_until_it_waits_ok(giver->tid);
 }
 
+/* A giver that goes on giving. */
+#define GIVEN_UP 2000
+
+static void *giver_run_on(void *arg)
+{
+	for (int i = 0; i < GIVEN_UP; i++)
+		(void)giver_run(arg);
+	return NULL;
+}
+
+/* It may not have left its processor yet, and shows no function then. */
+START_TEST(who_waits_for_an_event_to_be_read_is_shown_asleep_and_his_call_as_soon_as_he_is)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
+	struct giver giver = { .addr = kf_map_ok(1) };
+	char text[512], call[16];
+
+	(void)snprintf(call, sizeof(call), "%d ", SYS_madvise);
+	kf_register_ok(uffd, giver.addr, kf_page, UFFDIO_REGISTER_MODE_MISSING);
+	kf_thread_start(&giver.thread, giver_run_on, &giver);
+	for (int i = 0; i < GIVEN_UP; i++) {
+		while (!kf_has_message(uffd, 0))
+			;
+		ck_assert(read_of(giver.tid, "stat", text, sizeof(text)));
+		ck_assert_int_eq(strrchr(text, ')')[2], 'D');
+		ck_assert(read_of(giver.tid, "syscall", text, sizeof(text)));
+		ck_assert_int_eq(strncmp(text, call, strlen(call)), 0);
+		ck_assert(waits_for_its_event(giver.tid));
+		ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
+	}
+	ck_assert(kf_thread_done(&giver.thread, KF_PATIENCE_MS));
+}
+END_TEST
+
 #define N_GIVERS 4
 
 START_TEST(events_are_read_in_the_order_in_which_they_were_queued)
@@ -475,6 +509,9 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, settled_probe_sees_unread_event_without_side_effects);
 	tcase_add_test(tcase, settled_probe_is_not_disturbed_by_an_unread_fault);
 	tcase_add_test(tcase, remove_event_comes_before_the_zap);
+	tcase_add_test(
+		tcase,
+		who_waits_for_an_event_to_be_read_is_shown_asleep_and_his_call_as_soon_as_he_is);
 	tcase_add_test(tcase, events_are_read_in_the_order_in_which_they_were_queued);
 	tcase_add_test(tcase, reading_one_event_wakes_the_others_who_wait_and_they_wait_again);
 	tcase_add_test(tcase, fault_is_read_before_an_older_event);

@@ -1,10 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Whose event it is, of the threads that were seen to wait. */
+/* Who is seen to wait, and whose event it is of those who were. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "fixture.h"
 #include "space.h"
+#include "uffd.h"
+
+#define GIVEN_UP 4000
 
 static struct space space;
 
@@ -132,6 +143,65 @@ START_TEST(more_threads_than_numbers_are_not_mixed_up)
 }
 END_TEST
 
+struct giver {
+	char *page;
+	pid_t tid; /* atomic */
+};
+
+static void *give_up(void *arg)
+{
+	struct giver *giver = arg;
+
+	__atomic_store_n(&giver->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	for (int i = 0; i < GIVEN_UP; i++)
+		(void)madvise(giver->page, 4096, MADV_DONTNEED);
+	return NULL;
+}
+
+static int open_uffd(char *page)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE };
+	struct uffdio_register reg = { .range = { .start = (uintptr_t)page, .len = 4096 },
+				       .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd < 0) {
+		puts("skipped: no userfaultfd without privileges here");
+		exit(77);
+	}
+	ck_assert_int_eq(ioctl(uffd, UFFDIO_API, &api), 0);
+	ck_assert_int_eq(ioctl(uffd, UFFDIO_REGISTER, &reg), 0);
+	return uffd;
+}
+
+/* From the instant on at which its event can be read, when it may not sleep yet. */
+START_TEST(who_waits_is_seen_at_once)
+{
+	int task_fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct giver giver = { .page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) };
+	struct pollfd pollfd = { .fd = open_uffd(giver.page), .events = POLLIN };
+	struct threads_call call;
+	struct uffd_msg msg;
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, give_up, &giver), 0);
+	for (int i = 0; i < GIVEN_UP; i++) {
+		while (poll(&pollfd, 1, 0) == 0)
+			;
+		fixture_must(event_who_waits(task_fd, __atomic_load_n(&giver.tid, __ATOMIC_ACQUIRE),
+					     &call),
+			     "round %d", i);
+		ck_assert_int_eq(call.nr, SYS_madvise);
+		ck_assert_uint_eq(call.args[0], (uintptr_t)giver.page);
+		ck_assert_int_eq(uffd_read(pollfd.fd, &msg, sizeof(msg)), sizeof(msg));
+	}
+	pthread_join(thread, NULL);
+	close(pollfd.fd);
+	close(task_fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("event_who");
@@ -143,6 +213,10 @@ int main(void)
 	tcase_add_test(tcase, an_mremap_unmaps_its_destination_and_its_source);
 	tcase_add_test(tcase, what_two_can_have_brought_is_nobodys);
 	tcase_add_test(tcase, more_threads_than_numbers_are_not_mixed_up);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("who");
+	tcase_set_timeout(tcase, 60);
+	tcase_add_test(tcase, who_waits_is_seen_at_once);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
