@@ -6,9 +6,10 @@
  *   1. every process that maps it is enrolled; nobody has a descriptor; it has no name
  *   2. each mapper registers its mappings
  *   3. no thread is still in a fork that began before 2 (threads.c)
- *   4. the same mappers, and no other, map it now; several looks find no descriptor
+ *   4. no other process maps it now than at 2, or 2 and 3 again with all; several looks find
+ *      no descriptor
  *
- * After 3 a new mapping can only come from a registered one, and says so. A descriptor cannot
+ * After 4 a new mapping can only come from a registered one, and says so. A descriptor cannot
  * come back: there is none, and none is on its way through a socket or held by an io_uring.
  * (/proc/PID/map_files could make one, for who has CAP_CHECKPOINT_RESTORE. And
  * remap_file_pages(2) maps pages of the object anew, in silence.)
@@ -48,6 +49,8 @@
 #define JOIN_PATIENCE_NS 300000000u
 #define FORK_PATIENCE_NS 500000000u
 #define PAUSE_USEC 2000
+/* Children of children: it is tried again later. */
+#define JOIN_LOOKS 8u
 /* How often, and how long apart, a descriptor is looked for at last. */
 #define LOOKS 8u
 #define LOOK_PAUSE_USEC 500u
@@ -369,29 +372,46 @@ static int prove_no_fork(const struct mapper_search *search)
 	return err;
 }
 
-/* Who maps it now must have joined, with all that it maps. */
-static int join_again(struct object *object)
+static bool is_found(const struct mapper_search *search, const struct space *space)
 {
-	struct mapper_search search = { .object = object };
-	int err = find_mappers(&search);
+	uint32_t i = 0;
 
-	if (err == 0)
-		err = join_all(object, &search);
-	forget_mappers(&search);
-	return err;
+	while (i < search->n && search->found[i] != space)
+		i++;
+	return i < search->n;
 }
 
+static bool all_are_found(const struct mapper_search *search, const struct mapper_search *of)
+{
+	uint32_t i = 0;
+
+	while (i < of->n && is_found(search, of->found[i]))
+		i++;
+	return i == of->n;
+}
+
+/* A child that was forked before its parent had joined is found by the next look, and may have
+ * children of its own that are not. So it goes on until a look finds nobody new. */
 static int join_everybody(struct object *object)
 {
-	struct mapper_search search = { .object = object };
-	int err = find_mappers(&search);
+	struct mapper_search joined = { .object = object };
+	bool all = false;
+	int err = 0;
 
-	if (err == 0)
-		err = join_all(object, &search);
-	if (err == 0)
-		err = prove_no_fork(&search);
-	forget_mappers(&search);
-	return err == 0 ? join_again(object) : err;
+	for (unsigned int i = 0; i < JOIN_LOOKS && !all && err == 0; i++) {
+		struct mapper_search now = { .object = object };
+
+		err = find_mappers(&now);
+		if (err == 0)
+			err = join_all(object, &now);
+		all = all_are_found(&joined, &now);
+		if (err == 0 && !all)
+			err = prove_no_fork(&now);
+		forget_mappers(&joined);
+		joined = now;
+	}
+	forget_mappers(&joined);
+	return err == 0 && !all ? -EAGAIN : err;
 }
 
 /* ---- opening ------------------------------------------------------------------------- */
