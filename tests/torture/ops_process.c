@@ -265,6 +265,76 @@ static void op_fork_wiped(struct actor *a, const struct op *op)
 		page_check(a, run.region, i, "a load after a fork that wiped");
 }
 
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+#define CHAIN_MAX 8u
+/* Fewer pages are not worth managing. */
+#define CHAIN_PAGES 16u
+#define CHAIN_COUNTS 24u
+#define CHAIN_PAUSE_USEC 300
+
+/* Whoever is in a chain counts on a page of its own. */
+static void chain_count(struct actor *a, char *mem, uint32_t depth)
+{
+	volatile uint64_t *page = (volatile uint64_t *)(void *)(mem + depth * ctl->page_size);
+
+	for (uint64_t i = 1; i <= CHAIN_COUNTS; i++) {
+		uint64_t got = *page;
+
+		if (got != i)
+			fail(a, "shared memory at %p holds %llu in child %u of a chain; expected %llu",
+			     (const void *)page, (unsigned long long)got, depth,
+			     (unsigned long long)i);
+		*page = i + 1;
+		usleep(CHAIN_PAUSE_USEC);
+	}
+}
+
+static pid_t chain_start(struct actor *a, char *mem, uint32_t depth, uint32_t n)
+{
+	pid_t pid = fork(), next = 0;
+	int status = 0;
+
+	if (pid)
+		return pid;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (depth + 1 < n)
+		next = chain_start(a, mem, depth + 1, n);
+	chain_count(a, mem, depth);
+	while (next > 0 && waitpid(next, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(status ? 1 : 0);
+}
+
+/* Children that fork at once, while shared memory of theirs is asked to leave for the first time. */
+static void op_fork_chain(struct actor *a, const struct op *op)
+{
+	size_t bytes = CHAIN_PAGES * ctl->page_size;
+	uint32_t n = 2 + op->r[0] % (CHAIN_MAX - 1);
+	int status = 0;
+	char *mem;
+	pid_t pid;
+
+	if (!may_fork(a))
+		return;
+	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MUST(a, mem != MAP_FAILED);
+	for (uint32_t i = 0; i < CHAIN_PAGES; i++)
+		*(uint64_t *)(void *)(mem + i * ctl->page_size) = 1;
+	pid = chain_start(a, mem, 0, n);
+	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
+		pages_out(a, mem, bytes);
+		actor_beat(a);
+	}
+	MUST(a, status == 0);
+	for (uint32_t i = 0; i < CHAIN_PAGES && pid > 0; i++)
+		MUST(a, *(uint64_t *)(void *)(mem + i * ctl->page_size) ==
+				(i < n ? CHAIN_COUNTS + 1 : 1));
+	MUST(a, munmap(mem, bytes) == 0);
+}
+
+/* ---- other programs --------------------------------------------------------------------------- */
+
 static void exec_self(const char *const argv[])
 {
 	(void)execv("/proc/self/exe", (char *const *)argv);
@@ -370,6 +440,7 @@ const struct op_kind ops_process[] = {
 	{ "fork", "fork", 6, op_fork },
 	{ "fork-glance", "fork", 8, op_fork_glance },
 	{ "fork-wiped", "fork", 4, op_fork_wiped },
+	{ "fork-chain", "fork", 1, op_fork_chain },
 	{ "exec", "fork", 1, op_exec },
 	{ "vfork", "fork", 2, op_vfork },
 	{ "setuid", "self", 2, op_setuid },
