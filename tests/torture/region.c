@@ -169,6 +169,8 @@ void page_store(struct actor *a, struct region *region, uint32_t index, uint32_t
 
 	(void)shadow_new_version(a, page, mask);
 	shadow_render(page, mask, page_addr(region, index));
+	/* A region of hundreds may take long where each waits for room. */
+	actor_beat(a);
 }
 
 /* Nothing may be read there, by whatever way. */
