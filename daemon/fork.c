@@ -22,6 +22,7 @@
 #include "evict.h"
 #include "give_up.h"
 #include "object.h"
+#include "uffd.h"
 #include "util/array.h"
 
 /* How long there may be no descriptors or threads for a child. */
@@ -97,6 +98,79 @@ static int copy_records(const struct pagemap *from, struct pagemap *to, uint64_t
 	return err;
 }
 
+static bool meets(struct range a, struct range b)
+{
+	return a.start < b.end && b.start < a.end;
+}
+
+/* Does no other mremap of the set come from where this one does or goes, or go there? */
+static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
+{
+	struct range from = event_source(msg), to = event_target(msg);
+
+	for (uint32_t i = 0; i < space->log.n; i++) {
+		const struct uffd_msg *other = event_log_at(&space->log, i);
+		struct range source = event_source(other), target = event_target(other);
+
+		if (other != msg && other->event == UFFD_EVENT_REMAP &&
+		    (meets(source, from) || meets(source, to) || meets(target, from) ||
+		     meets(target, to)))
+			return false;
+	}
+	return true;
+}
+
+enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME };
+
+/*
+ * Was the child born before this mremap or after it? It matters where what was at the destination
+ * before is away as well: both have markers. Who was born before has the source, and it is
+ * registered, if nothing else can have come there; only the kernel can say so while nobody knows
+ * the child's process. ZEROPAGE is refused where something is, or is away; where nothing is it
+ * gives what the kernel would. In shared memory that is not so.
+ */
+static enum born when_born(const struct space *space, const struct space *child,
+			   const struct heirs *heirs, const struct uffd_msg *msg)
+{
+	struct range to = event_target(msg);
+	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first, done;
+
+	if (space->n_objects || !heirs->past.family || !(msg->LOG_FLAGS & LOG_VACATES) ||
+	    !moves_alone(space, msg) || !pagemap_any_away(&heirs->past, first, n) ||
+	    !pagemap_any_away(&space->map, first, n))
+		return BORN_ANYTIME;
+	switch (uffd_zeropage(child->uffd, event_source(msg).start, space->page_size, &done)) {
+	case UFFD_OK:
+	case UFFD_EXISTS:
+		return BORN_BEFORE;
+	case UFFD_NO_VMA:
+		return BORN_AFTER;
+	case UFFD_AGAIN:
+	case UFFD_GONE:
+	case UFFD_NO_MEM:
+	case UFFD_ERROR:
+		break;
+	}
+	return BORN_ANYTIME;
+}
+
+/* Moves that had their turn before the fork, but came after it. */
+static int undo_moves(struct space *space, struct space *child, const struct heirs *heirs)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
+		const struct uffd_msg *msg = event_log_at(&space->log, i);
+		struct range to = event_target(msg);
+
+		if (msg->event == UFFD_EVENT_REMAP && event_log_is_done(msg) &&
+		    when_born(space, child, heirs, msg) == BORN_BEFORE)
+			err = copy_records(&heirs->past, &child->map, space_pgidx(space, to.start),
+					   space_pgidx(space, to.end), true);
+	}
+	return err;
+}
+
 /* The child's page map; without one it is served, and loses what is away. */
 static int inherit(struct space *space, struct space *child, const struct heirs *heirs)
 {
@@ -104,6 +178,8 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 
 	if (err == 0 && heirs->past.family)
 		err = copy_records(&heirs->past, &child->map, 0, UINT64_MAX, false);
+	if (err == 0)
+		err = undo_moves(space, child, heirs);
 	if (!child->map.family)
 		init = pagemap_init(&child->map, child->family);
 	/* Records without a marker are inherited, so the child must look for them, too. */
@@ -232,7 +308,8 @@ void fork_after_change(struct space *space, struct heirs *heirs, const struct uf
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;
 	for (uint32_t i = 0; i < heirs->n; i++) {
-		int err = copy_records(&space->map, &heirs->v[i]->map, first, end, false);
+		bool all = when_born(space, heirs->v[i], heirs, msg) == BORN_AFTER;
+		int err = copy_records(&space->map, &heirs->v[i]->map, first, end, all);
 
 		if (err < 0)
 			give_up_child(space, heirs->v[i], err);
