@@ -212,7 +212,10 @@ static enum pass_end copy_by_agent(struct pass *pass)
 	for (uint32_t i = 0; i < pass->n_mappers && err == -EBUSY; i++)
 		if (space_has_agent(pass->mappers[i]))
 			err = object_ask_copy(pass->mappers[i], pass->object, &pass->copy);
-	/* An agent that does not answer may write the slots at any time from now on. */
+	if (!pass->copy)
+		log_warn("shared memory (inode %llu): an agent does not answer",
+			 (unsigned long long)pass->object->ino);
+	/* Also one that is lost may have been at it, and write the slots at any time from now on. */
 	if (!pass->copy || err == -ENOTCONN)
 		return PASS_STUCK;
 	for (uint32_t r = 0; err < 0 && r < pass->copy->n_runs; r++)
@@ -346,7 +349,7 @@ static void punch(struct pass *pass, uint32_t from, uint32_t to)
 
 /* ---- the pass ------------------------------------------------------------------------ */
 
-static enum pass_end run_pass(struct pass *pass)
+static void run_pass(struct pass *pass)
 {
 	enum pass_end end = PASS_DONE;
 	uint32_t at = 0, next;
@@ -365,7 +368,6 @@ static enum pass_end run_pass(struct pass *pass)
 	/* Slots that an agent may still write are nobody's until the object ends. */
 	if (end == PASS_DONE)
 		release_slots(pass);
-	return end;
 }
 
 static int pass_init(struct pass *pass, struct object *object)
@@ -397,9 +399,8 @@ static uint64_t one_pass(struct object *object, uint64_t *at, uint64_t end, uint
 		*at = pick(&pass, *at, end, want, any);
 		pass.n_pages = store_take_slots(object->family, object->store, pass.n_pages,
 						pass.slot);
-		if (pass.n_pages && run_pass(&pass) == PASS_STUCK)
-			log_warn("shared memory (inode %llu): an agent does not answer",
-				 (unsigned long long)object->ino);
+		if (pass.n_pages)
+			run_pass(&pass);
 		left = pass.left;
 	}
 	pass_deinit(&pass);
