@@ -115,8 +115,8 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 	ret->offset = offset;
 	ret->shared = perms[3] == 's';
 	ret->is_zero_device = ret->shared && strcmp(path, "/dev/zero (deleted)") == 0;
-	ret->is_io_uring = strcmp(path, "anon_inode:[io_uring]") == 0 ||
-			   strncmp(path, "/[aio]", 6) == 0;
+	ret->pins_memory = strcmp(path, "anon_inode:[io_uring]") == 0 ||
+			   strncmp(path, "/[aio]", 6) == 0 || strncmp(path, "socket:[", 8) == 0;
 	ret->reason = maps_judge(perms, inode, path);
 	ret->is_stack = strcmp(path, "[stack]") == 0;
 	ret->wiped = ret->registered = false;

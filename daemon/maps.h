@@ -21,7 +21,7 @@ struct mapping {
 	uint64_t offset; /* bytes, of `start` in what is mapped */
 	bool shared;
 	bool is_zero_device; /* MAP_SHARED|MAP_ANONYMOUS: no descriptor of it ever was */
-	bool is_io_uring;    /* a ring, or the context of the older asynchronous I/O */
+	bool pins_memory;    /* rings of an io_uring or a socket, or the older asynchronous I/O */
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
 	bool is_stack;
 	bool wiped;	 /* MADV_WIPEONFORK; only after maps_apply_smaps */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "object_pass.h"
@@ -73,6 +74,41 @@ static bool cannot_pin(int task_fd, pid_t tid, const struct threads_call *call)
 	return false;
 }
 
+/* Does what is open here take memory, to let a device write to it behind a thread's back? */
+static bool link_pins(const char *link)
+{
+	static const char *const prefixes[] = {
+		"anon_inode:[io_uring]",
+		"/dmabuf:",
+		"/dev/infiniband/",
+		"/dev/iommu",
+		"/dev/nvidia",
+		"/dev/sg",
+		"/dev/udmabuf",
+		"/dev/vfio/",
+		"/dev/vhost",
+		"/dev/video",
+	};
+
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (strncmp(link, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	return false;
+}
+
+/* Its memory stays pinned when none of its rings are mapped any more. */
+static bool is_xdp_socket(const char *table, const char *name, const char *link)
+{
+	char path[96], protocol[16];
+	ssize_t n;
+
+	if (strncmp(link, "socket:[", 8) != 0)
+		return false;
+	snprintf(path, sizeof(path), "%s/%.16s", table, name);
+	n = getxattr(path, "system.sockprotoname", protocol, sizeof(protocol));
+	return n == 4 && memcmp(protocol, "XDP", 4) == 0;
+}
+
 /* Is there a way in this table of descriptors to let a device write behind a thread's back? */
 static bool table_pins(const char *path)
 {
@@ -87,9 +123,7 @@ static bool table_pins(const char *path)
 		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
 
 		link[n > 0 ? n : 0] = '\0';
-		found = strcmp(link, "anon_inode:[io_uring]") == 0 ||
-			strncmp(link, "/dev/infiniband/", 16) == 0 ||
-			strncmp(link, "/dev/vfio/", 10) == 0 || strncmp(link, "/dev/nvidia", 11) == 0;
+		found = link_pins(link) || is_xdp_socket(path, entry->d_name, link);
 	}
 	closedir(dir);
 	return found;
@@ -114,7 +148,7 @@ static bool pins_behind(struct space *space, const struct maps *maps, int task_f
 	char path[64];
 
 	for (size_t i = 0; i < maps->n; i++)
-		if (maps->v[i].is_io_uring)
+		if (maps->v[i].pins_memory)
 			return true;
 	snprintf(path, sizeof(path), "/proc/%d/fd", space_pid(space));
 	return !pass_is_gone(space) &&
