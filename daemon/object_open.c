@@ -57,6 +57,14 @@
 
 /* ---- /proc --------------------------------------------------------------------------- */
 
+/* What it means that something could not be opened: 0, there is nothing (any more); -EAGAIN, we do
+ * not know. A daemon that is not root may not look at processes of other users: there it is
+ * taken on trust that nobody sends them descriptors or changes users after a fork. */
+static int judge_unopened(int error)
+{
+	return proc_has_gone(error) || error == EACCES || error == EPERM ? 0 : -EAGAIN;
+}
+
 static int read_small(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -65,12 +73,15 @@ static int read_small(const char *path, char *text, size_t size)
 	if (fd < 0)
 		return -errno;
 	n = read(fd, text, size - 1);
+	if (n < 0)
+		n = -errno;
 	close(fd);
 	text[n > 0 ? n : 0] = '\0';
-	return n < 0 ? -EIO : 0;
+	return n < 0 ? (int)n : 0;
 }
 
-/* Call fn for each number in the directory; stops at the first that is not 0, and returns it. */
+/* Call fn for each number in the directory; stops at the first that is not 0, and returns it.
+ * -EAGAIN: it could not be read. */
 static int each_number(const char *path, int (*fn)(void *arg, int number), void *arg)
 {
 	DIR *dir = opendir(path);
@@ -78,14 +89,16 @@ static int each_number(const char *path, int (*fn)(void *arg, int number), void 
 	int ret = 0;
 
 	if (!dir)
-		return 0; /* it has gone */
-	while (ret == 0 && (entry = readdir(dir))) {
+		return judge_unopened(errno);
+	while (errno = 0, ret == 0 && (entry = readdir(dir))) {
 		char *end;
 		long number = strtol(entry->d_name, &end, 10);
 
 		if (end != entry->d_name && *end == '\0')
 			ret = fn(arg, (int)number);
 	}
+	if (ret == 0 && errno)
+		ret = judge_unopened(errno);
 	closedir(dir);
 	return ret;
 }
@@ -99,16 +112,18 @@ struct fd_search {
 	pid_t pid;
 };
 
-/* A number in the fdinfo of a descriptor; 0 when it has no such line. */
-static unsigned long fdinfo_number(const struct fd_search *search, int fd, const char *name)
+/* Does the fdinfo of a descriptor count some of these, or can it not be seen? */
+static bool fdinfo_counts(const struct fd_search *search, int fd, const char *name)
 {
 	char path[96], text[4096], *at;
+	int err;
 
 	snprintf(path, sizeof(path), "%s/fdinfo/%d", search->table, fd);
-	if (read_small(path, text, sizeof(text)) < 0)
-		return 0;
+	err = read_small(path, text, sizeof(text));
+	if (err < 0)
+		return !proc_has_gone(-err);
 	at = strstr(text, name);
-	return at ? strtoul(at + strlen(name), NULL, 10) : 0;
+	return at && strtoul(at + strlen(name), NULL, 10) != 0;
 }
 
 /* Is this descriptor a way to the object, or may it hide one? */
@@ -120,19 +135,22 @@ static int fd_is_way(void *arg, int fd)
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "%s/fd/%d", search->table, fd);
-	/* Of what is known: a file of a server that does not answer may be among them. */
+	/* Of what is known: a file of a server that does not answer may be among them. Such
+	 * file systems also refuse, for good; those of objects do not. */
 	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &st) < 0)
-		return 0;
+		return errno == ENOMEM;
 	if (makedev(st.stx_dev_major, st.stx_dev_minor) == search->dev && st.stx_ino == search->ino)
 		return 1;
 	if (S_ISSOCK(st.stx_mode))
-		return fdinfo_number(search, fd, "scm_fds:") != 0;
+		return fdinfo_counts(search, fd, "scm_fds:");
 	if (S_ISREG(st.stx_mode) || S_ISDIR(st.stx_mode) || S_ISCHR(st.stx_mode))
 		return 0;
 	n = readlink(path, link, sizeof(link) - 1);
-	link[n > 0 ? n : 0] = '\0';
+	if (n < 0)
+		return !proc_has_gone(errno);
+	link[n] = '\0';
 	return strcmp(link, "anon_inode:[io_uring]") == 0 &&
-	       fdinfo_number(search, fd, "UserFiles:") != 0;
+	       fdinfo_counts(search, fd, "UserFiles:");
 }
 
 static int search_table(struct fd_search *search, pid_t tid)
@@ -233,19 +251,17 @@ static bool maps_object(const struct maps *maps, const struct object *object)
 	return false;
 }
 
-/* 1: read, and it maps something; 0: it maps nothing, or has gone. */
+/* 1: read, and it maps something; 0: it maps nothing, or has gone; -EAGAIN: we do not know. */
 static int read_maps(struct maps *maps, const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
 
 	maps->n = 0;
 	if (fd < 0)
-		return 0;
+		return judge_unopened(errno);
 	err = maps_read(maps, fd);
 	close(fd);
-	if (err < 0)
-		maps->n = 0;
-	return err == -ENOMEM ? err : maps->n != 0;
+	return err < 0 ? -EAGAIN : maps->n != 0;
 }
 
 static int read_maps_of_thread(void *arg, int tid)
@@ -291,6 +307,7 @@ static int look_at_process(void *arg, int pid)
 	return err;
 }
 
+/* Nobody maps it: it was mapped a moment ago, so that somebody has been missed, or is ending. */
 static int find_mappers(struct mapper_search *search)
 {
 	int err;
@@ -298,7 +315,7 @@ static int find_mappers(struct mapper_search *search)
 	search->maps = MAPS_NULL;
 	err = each_number("/proc", look_at_process, search);
 	maps_deinit(&search->maps);
-	return err;
+	return err == 0 && search->n == 0 ? -EAGAIN : err;
 }
 
 static void forget_mappers(struct mapper_search *search)
@@ -357,9 +374,9 @@ static int prove_no_fork(const struct mapper_search *search)
 		int task_fd = openat(search->found[i]->task_fd, ".",
 				     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-		if (task_fd < 0)
-			continue; /* it has ended */
-		if (!threads_note(&threads, task_fd))
+		if (task_fd < 0 && proc_has_gone(errno))
+			continue;
+		if (task_fd < 0 || !threads_note(&threads, task_fd))
 			err = space_get_state(search->found[i]) == SPACE_DEAD ? 0 : -EAGAIN;
 		while (err == 0 && !threads_are_past(&threads, is_not_forking)) {
 			usleep(PAUSE_USEC);
@@ -367,7 +384,8 @@ static int prove_no_fork(const struct mapper_search *search)
 				err = -EAGAIN;
 		}
 		threads_deinit(&threads);
-		close(task_fd);
+		if (task_fd >= 0)
+			close(task_fd);
 	}
 	return err;
 }

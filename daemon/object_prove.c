@@ -109,22 +109,30 @@ static bool is_xdp_socket(const char *table, const char *name, const char *link)
 	return n == 4 && memcmp(protocol, "XDP", 4) == 0;
 }
 
+static bool entry_pins(int table_fd, const char *table, const char *name)
+{
+	char link[64];
+	ssize_t n = readlinkat(table_fd, name, link, sizeof(link) - 1);
+
+	if (n < 0) /* "." and ".." are no links */
+		return errno != EINVAL && !proc_has_gone(errno);
+	link[n] = '\0';
+	return link_pins(link) || is_xdp_socket(table, name, link);
+}
+
 /* Is there a way in this table of descriptors to let a device write behind a thread's back? */
 static bool table_pins(const char *path)
 {
-	char link[64];
 	struct dirent *entry;
 	bool found = false;
 	DIR *dir = opendir(path);
 
 	if (!dir)
-		return errno != ENOENT && errno != ESRCH;
-	while (!found && (entry = readdir(dir))) {
-		ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
-
-		link[n > 0 ? n : 0] = '\0';
-		found = link_pins(link) || is_xdp_socket(path, entry->d_name, link);
-	}
+		return !proc_has_gone(errno);
+	while (errno = 0, !found && (entry = readdir(dir)))
+		found = entry_pins(dirfd(dir), path, entry->d_name);
+	if (errno && !proc_has_gone(errno))
+		found = true;
 	closedir(dir);
 	return found;
 }
@@ -178,7 +186,7 @@ static int prove_here(struct space *space)
 	struct maps maps = MAPS_NULL;
 
 	if (task_fd < 0)
-		return 0; /* it has ended */
+		return proc_has_gone(errno) || pass_is_gone(space) ? 0 : -EAGAIN;
 	err = maps_read(&maps, space->maps_fd) < 0 && !pass_is_gone(space) ? -EAGAIN : 0;
 	if (err == 0 && pins_behind(space, &maps, task_fd))
 		err = -EBUSY;

@@ -10,6 +10,7 @@
 #ifndef UHMMD_THREADS_H
 #define UHMMD_THREADS_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -41,6 +42,13 @@ struct threads_call {
 
 /* Is a thread that sleeps in this call past the section? */
 typedef bool (*threads_judge)(int task_fd, pid_t tid, const struct threads_call *call);
+
+/* A file in /proc could not be opened or read: because that which it is of has gone? Every other
+ * errno says nothing about it. */
+static inline bool proc_has_gone(int error)
+{
+	return error == ENOENT || error == ESRCH;
+}
 
 void threads_deinit(struct threads *threads);
 /* Remember every thread that there is now; false when that failed. A thread that is born
