@@ -10,7 +10,8 @@
 
 #include "prog.h"
 
-#define LEN (16 * MIB)
+/* Within the target, so that nothing leaves before there is a ring. */
+#define LEN (8 * MIB)
 
 static pthread_barrier_t barrier;
 static bool made;
