@@ -13,6 +13,9 @@
  * come back: there is none, and none is on its way through a socket or held by an io_uring.
  * (/proc/PID/map_files could make one, for who has CAP_CHECKPOINT_RESTORE. And
  * remap_file_pages(2) maps pages of the object anew, in silence.)
+ *
+ * A look goes through /proc by ascending numbers, as a chain of children does. One that chooses
+ * its own numbers (set_tid of clone3, which takes the same capability) can step behind it.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -101,6 +104,45 @@ static int each_number(const char *path, int (*fn)(void *arg, int number), void 
 		ret = judge_unopened(errno);
 	closedir(dir);
 	return ret;
+}
+
+/* The next process after that number, as of now; 0: there is none. `pos` is the place in the
+ * directory to look from, not after the one for that number. */
+static int next_process(int proc_fd, off_t *pos, int after)
+{
+	char buf[512] __attribute__((aligned(8)));
+	long n;
+
+	while (lseek(proc_fd, *pos, SEEK_SET) >= 0 &&
+	       (n = syscall(SYS_getdents64, proc_fd, buf, sizeof(buf))) >= 0) {
+		if (n == 0)
+			return 0;
+		for (long at = 0; at < n;) {
+			const struct dirent64 *entry = (const void *)(buf + at);
+			int number = atoi(entry->d_name);
+
+			if (number > after)
+				return number;
+			*pos = entry->d_off;
+			at += entry->d_reclen;
+		}
+	}
+	return -EAGAIN;
+}
+
+/* As each_number, for /proc. A list of what is there is old when its end is come to: a child of one
+ * that has ended meanwhile may have a number in between. So they are listed one by one. */
+static int each_process(int (*fn)(void *arg, int pid), void *arg)
+{
+	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), pid = 0, ret = 0;
+	off_t pos = 0;
+
+	if (fd < 0)
+		return -EAGAIN;
+	while (ret == 0 && (pid = next_process(fd, &pos, pid)) > 0)
+		ret = fn(arg, pid);
+	close(fd);
+	return ret == 0 ? pid : ret;
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -206,7 +248,7 @@ static bool has_descriptor(const struct object *object, pid_t mapper)
 {
 	struct fd_search search = { .dev = object->dev, .ino = object->ino };
 
-	return search_process(&search, mapper) || each_number("/proc", search_process, &search);
+	return search_process(&search, mapper) || each_process(search_process, &search);
 }
 
 /* One that is passed on all the time may go from a table that a look has not come to yet to one
@@ -307,22 +349,22 @@ static int look_at_process(void *arg, int pid)
 	return err;
 }
 
+static void forget_mappers(struct mapper_search *search)
+{
+	object_mappers_free(search->found, search->n);
+	search->found = NULL;
+	search->n = search->cap = 0;
+}
+
 /* Nobody maps it: it was mapped a moment ago, so that somebody has been missed, or is ending. */
 static int find_mappers(struct mapper_search *search)
 {
 	int err;
 
 	search->maps = MAPS_NULL;
-	err = each_number("/proc", look_at_process, search);
+	err = each_process(look_at_process, search);
 	maps_deinit(&search->maps);
 	return err == 0 && search->n == 0 ? -EAGAIN : err;
-}
-
-static void forget_mappers(struct mapper_search *search)
-{
-	object_mappers_free(search->found, search->n);
-	search->found = NULL;
-	search->n = search->cap = 0;
 }
 
 /* ---- joining ------------------------------------------------------------------------- */
