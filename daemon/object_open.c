@@ -54,6 +54,8 @@
 #define PAUSE_USEC 2000
 /* Children of children: it is tried again later. */
 #define JOIN_LOOKS 8u
+/* How often one look is tried. */
+#define LOOK_TRIES 3u
 /* How often, and how long apart, a descriptor is looked for at last. */
 #define LOOKS 8u
 #define LOOK_PAUSE_USEC 500u
@@ -143,6 +145,17 @@ static int each_process(int (*fn)(void *arg, int pid), void *arg)
 		ret = fn(arg, pid);
 	close(fd);
 	return ret == 0 ? pid : ret;
+}
+
+/* The number that was last given to a process or thread; the next is higher, unless they wrap
+ * around. */
+static int read_last_pid(void)
+{
+	char text[128], *at;
+	int err = read_small("/proc/loadavg", text, sizeof(text));
+
+	at = err < 0 ? NULL : strrchr(text, ' ');
+	return at ? atoi(at) : -EAGAIN;
 }
 
 /* ---- descriptors --------------------------------------------------------------------- */
@@ -356,15 +369,29 @@ static void forget_mappers(struct mapper_search *search)
 	search->n = search->cap = 0;
 }
 
-/* Nobody maps it: it was mapped a moment ago, so that somebody has been missed, or is ending. */
+/* Nobody maps it: it was mapped a moment ago, so that somebody has been missed, or is ending.
+ * Numbers have wrapped around: somebody's child may be where we have looked already. */
+static int look_at_all(struct mapper_search *search)
+{
+	int before = read_last_pid(), err = each_process(look_at_process, search), after;
+
+	if (err < 0)
+		return err;
+	after = read_last_pid();
+	return search->n == 0 || before < 0 || after < before ? -EAGAIN : 0;
+}
+
 static int find_mappers(struct mapper_search *search)
 {
-	int err;
+	int err = -EAGAIN;
 
 	search->maps = MAPS_NULL;
-	err = each_process(look_at_process, search);
+	for (unsigned int i = 0; i < LOOK_TRIES && err == -EAGAIN; i++) {
+		forget_mappers(search);
+		err = look_at_all(search);
+	}
 	maps_deinit(&search->maps);
-	return err == 0 && search->n == 0 ? -EAGAIN : err;
+	return err;
 }
 
 /* ---- joining ------------------------------------------------------------------------- */
