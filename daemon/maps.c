@@ -14,9 +14,12 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "threads.h"
 #include "util/uapi.h"
 
 #define MAPS_CHUNK 65536u
+/* How often a reading is tried that must be whole. */
+#define WHOLE_TRIES 16
 
 void maps_deinit(struct maps *maps)
 {
@@ -150,6 +153,32 @@ int maps_read(struct maps *maps, int maps_fd)
 
 	maps->n = 0;
 	return err < 0 ? err : maps_parse(maps, maps->buf, len);
+}
+
+/* Without [vsyscall], which lies in the kernel's half and is not counted. */
+static uint64_t maps_pages(const struct maps *maps)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < maps->n; i++)
+		if (!(maps->v[i].start >> 63))
+			bytes += maps->v[i].end - maps->v[i].start;
+	return bytes / (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The kernel goes through the mappings with its lock let go of in between. One that moves from
+ * before it to behind it is not in the text, but in the count. */
+int maps_read_whole(struct maps *maps, int maps_fd, int task_fd)
+{
+	for (int i = 0; i < WHOLE_TRIES; i++) {
+		uint64_t before = threads_mapped_pages(task_fd);
+		int err = maps_read(maps, maps_fd);
+
+		if (err < 0 || maps->n == 0 ||
+		    (maps_pages(maps) == before && threads_mapped_pages(task_fd) == before))
+			return err;
+	}
+	return -EAGAIN;
 }
 
 const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr)

@@ -41,6 +41,9 @@ void maps_deinit(struct maps *maps);
 /* Read /proc/PID/maps through an open descriptor (bound to one address space). An empty
  * result means that the address space is gone. */
 int maps_read(struct maps *maps, int maps_fd);
+/* The same, with the program's /proc/PID/task, and sure that no mapping was passed over because it
+ * moved meanwhile. -EAGAIN: mappings changed all the time. */
+int maps_read_whole(struct maps *maps, int maps_fd, int task_fd);
 /* The same from text; for tests. `text` need not be terminated. */
 int maps_parse(struct maps *maps, const char *text, size_t len);
 /* Read smaps: give mappings that are locked (or otherwise special) their reason, and say which

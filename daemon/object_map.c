@@ -130,7 +130,7 @@ static int certify_mappings(struct space *space, const struct object *object)
 {
 	bool found = false;
 
-	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+	if (maps_read_whole(&space->maps_check, space->maps_fd, space->task_fd) < 0)
 		return -EAGAIN;
 	for (size_t i = 0; i < space->maps_check.n; i++) {
 		const struct mapping *m = &space->maps_check.v[i];

@@ -282,6 +282,7 @@ struct mapper_search {
 	const struct object *object;
 	struct maps maps;
 	pid_t pid; /* whose threads are looked at */
+	int task_fd; /* of its /proc/PID/task */
 	struct space **found;
 	uint32_t n, cap;
 };
@@ -307,14 +308,14 @@ static bool maps_object(const struct maps *maps, const struct object *object)
 }
 
 /* 1: read, and it maps something; 0: it maps nothing, or has gone; -EAGAIN: we do not know. */
-static int read_maps(struct maps *maps, const char *path)
+static int read_maps(struct maps *maps, const char *path, int task_fd)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
 
 	maps->n = 0;
 	if (fd < 0)
 		return judge_unopened(errno);
-	err = maps_read(maps, fd);
+	err = maps_read_whole(maps, fd, task_fd);
 	close(fd);
 	return err < 0 ? -EAGAIN : maps->n != 0;
 }
@@ -325,22 +326,26 @@ static int read_maps_of_thread(void *arg, int tid)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/maps", search->pid, tid);
-	return read_maps(&search->maps, path);
+	return read_maps(&search->maps, path, search->task_fd);
 }
 
 /* A process whose first thread has ended goes on, and shows what it maps only in the others. */
 static int read_maps_of_process(struct mapper_search *search, int pid)
 {
-	char path[64];
+	char path[64], tasks[64];
 	int err;
 
+	search->pid = pid;
+	search->maps.n = 0;
+	snprintf(tasks, sizeof(tasks), "/proc/%d/task", pid);
+	search->task_fd = open(tasks, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (search->task_fd < 0)
+		return judge_unopened(errno);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	err = read_maps(&search->maps, path);
-	if (err == 0) {
-		search->pid = pid;
-		snprintf(path, sizeof(path), "/proc/%d/task", pid);
-		err = each_number(path, read_maps_of_thread, search);
-	}
+	err = read_maps(&search->maps, path, search->task_fd);
+	if (err == 0)
+		err = each_number(tasks, read_maps_of_thread, search);
+	close(search->task_fd);
 	return err < 0 ? err : 0;
 }
 

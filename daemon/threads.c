@@ -187,6 +187,25 @@ uint32_t threads_count(int task_fd)
 	return fstat(task_fd, &st) == 0 && st.st_nlink > 2 ? (uint32_t)st.st_nlink - 2 : 0;
 }
 
+static bool read_mapped_pages(void *arg, int task_fd, pid_t tid)
+{
+	uint64_t *pages = arg;
+	char text[128];
+
+	if (read_task_file(task_fd, tid, "statm", text, sizeof(text)) > 0)
+		*pages = strtoull(text, NULL, 10);
+	return *pages == 0;
+}
+
+/* A thread that has ended shows none: then another does. */
+uint64_t threads_mapped_pages(int task_fd)
+{
+	uint64_t pages = 0;
+
+	(void)threads_each(task_fd, read_mapped_pages, &pages);
+	return pages;
+}
+
 /* What the thread is called in the innermost of the pid namespaces that it is in; 0: gone. */
 static pid_t read_own_tid(int task_fd, pid_t tid)
 {

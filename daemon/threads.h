@@ -58,6 +58,9 @@ bool threads_note(struct threads *threads, int task_fd);
 bool threads_are_past(struct threads *threads, threads_judge judge);
 /* How many threads has the program? 0: that cannot be seen. */
 uint32_t threads_count(int task_fd);
+/* How many pages of addresses it has mapped, by the kernel's own count. 0: none, or that cannot be
+ * seen. */
+uint64_t threads_mapped_pages(int task_fd);
 /* What the thread sleeps in; false: it runs, or has gone. */
 bool threads_read_call(int task_fd, pid_t tid, struct threads_call *ret_call);
 /* The number by which /proc knows the thread that is `own_tid` in its own pid namespace, as a
