@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -400,6 +402,63 @@ START_TEST(mapping_over_raises_unmap)
 }
 END_TEST
 
+/* One page over which too much is to be mapped. */
+struct no_room {
+	struct kf_thread thread;
+	unsigned char *addr;
+	int error;
+};
+
+static void *no_room_run(void *arg)
+{
+	struct no_room *no_room = arg;
+	struct rlimit old, none;
+
+	if (getrlimit(RLIMIT_AS, &old) < 0)
+		return NULL;
+	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = old.rlim_max };
+	(void)setrlimit(RLIMIT_AS, &none);
+	if (mmap(no_room->addr, 2 * kf_page, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		no_room->error = errno;
+	(void)setrlimit(RLIMIT_AS, &old);
+	return NULL;
+}
+
+/* The second page of the two is free. Present, and marked, is what is there afterwards. */
+START_TEST(mapping_over_that_fails_may_raise_unmap_and_leaves_all_as_it_was)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			      UFFD_FEATURE_WP_UNPOPULATED);
+	struct no_room no_room = { .addr = kf_map_ok(4) };
+	unsigned char *map = no_room.addr;
+	struct kf_touch touch;
+	bool raised;
+
+	ck_assert_int_eq(munmap(map + 2 * kf_page, kf_page), 0);
+	no_room.addr = map + kf_page;
+	*map = 7;
+	kf_register_ok(uffd, map, 2 * kf_page,
+		       UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	ck_assert_int_eq(kf_mark(uffd, map + kf_page, kf_page), 0);
+	kf_thread_start(&no_room.thread, no_room_run, &no_room);
+	raised = kf_has_message(uffd, KF_QUIET_MS);
+	if (raised)
+		ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_UNMAP);
+	ck_assert(kf_thread_done(&no_room.thread, KF_PATIENCE_MS));
+	ck_assert_int_eq(no_room.error, ENOMEM);
+	ck_assert(kf_is_marked(0, map + kf_page));
+	ck_assert_uint_eq(*map, 7);
+	kf_touch_start(&touch, map + kf_page);
+	(void)kf_read_fault_ok(uffd, map + kf_page);
+	ck_assert_int_eq(kf_fill(uffd, map + kf_page, 8, 0), 0);
+	kf_touch_ends_ok(&touch, 8);
+	if (!raised)
+		kf_skip("an mmap that fails raises UNMAP all the same",
+			"this kernel looks for room before it unmaps");
+}
+END_TEST
+
 START_TEST(mprotect_cold_and_pageout_raise_no_event)
 {
 	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
@@ -520,6 +579,7 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, moving_mremap_is_remap_and_then_unmap_of_its_source);
 	tcase_add_test(tcase, unmap_event_names_all_that_is_unmapped);
 	tcase_add_test(tcase, mapping_over_raises_unmap);
+	tcase_add_test(tcase, mapping_over_that_fails_may_raise_unmap_and_leaves_all_as_it_was);
 	tcase_add_test(tcase, mprotect_cold_and_pageout_raise_no_event);
 	tcase_add_test(tcase, mremap_growth_in_place_is_registered);
 	tcase_add_test(tcase, locked_growth_that_moves_faults_before_its_remap_event);
