@@ -16,7 +16,8 @@
  *   - otherwise as they were read.
  *
  * What stays ambiguous is settled by the markers in the page table: fault.c judges each
- * record by them. A child that was forked within the set is fork.c's.
+ * record by them, and so does an UNMAP that may have come to nothing. A child that was forked
+ * within the set is fork.c's.
  *
  * What was read, in which order it is applied and how far that has come is in the log
  * (event_log.h), so that a daemon that comes after this one goes on where it was.
@@ -45,6 +46,8 @@
 #define SETTLE_PAUSE_NS 20000
 /* How many events are collected at most before they are applied as they are. */
 #define EVENTS_MAX 65536u
+/* So much of the page table is read at once: one chunk of the page map. */
+#define LOOK_PAGES PAGEMAP_LEAF_PAGES
 
 void event_note(struct space *space, struct uffd_msg *msg)
 {
@@ -60,6 +63,11 @@ void event_note(struct space *space, struct uffd_msg *msg)
 static struct uffd_msg *msg_at(const struct space *space, uint32_t i)
 {
 	return event_log_at(&space->log, i);
+}
+
+static bool meet(struct range a, struct range b)
+{
+	return a.start < b.end && b.start < a.end;
 }
 
 /* ---- applying ------------------------------------------------------------------------- */
@@ -86,14 +94,129 @@ static void forget_occupied(struct space *space, uint64_t start, uint64_t end)
 		ranges_clear(&space->occupied);
 }
 
+/*
+ * An mmap(MAP_FIXED) that fails for want of memory has raised its UNMAP already, and puts the
+ * mappings back as they were. What it leaves cannot be told from an munmap by the event; but a
+ * marker is there only for as long as its mapping is, and none can have come in this set but by
+ * an mremap. So whoever has kept its marker has kept its memory.
+ */
+static bool may_be_mapped_still(const struct space *space, struct range range)
+{
+	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
+		return false; /* nobody can look */
+	for (uint32_t i = 0; i < space->log.n; i++)
+		if (meet(event_target(msg_at(space, i)), range))
+			return false;
+	return true;
+}
+
+/* Of [first, first + n), drop what has no marker on its hole. */
+static int drop_by_entries(struct space *space, uint64_t first, uint32_t n, const uint64_t *entries)
+{
+	int err = 0;
+
+	for (uint32_t i = 0, run; i < n && err == 0; i += run ? run : 1) {
+		for (run = 0; i + run < n && !fault_is_marked_hole(entries[i + run]);)
+			run++;
+		if (run)
+			err = pagemap_drop(&space->map, first + i, run);
+	}
+	return err;
+}
+
+/*
+ * What is not worth a look at the page table is dropped; all of the rest, too, once the program
+ * changes its mappings again, for then nobody knows whose a marker is. Chunk by chunk, so that a
+ * leaf that is shared with a child, and in which nothing is kept, goes without being copied.
+ */
+static int drop_unmarked(struct space *space, struct span span)
+{
+	uint64_t entries[LOOK_PAGES], at = span.first, end = span.first + span.n;
+	int err = 0;
+
+	while (at < end && err == 0) {
+		struct page_rec rec;
+		uint64_t next = pagemap_next(&space->map, at, end, &rec);
+		uint64_t chunk = next - next % LOOK_PAGES;
+		uint64_t stop = chunk + LOOK_PAGES < end ? chunk + LOOK_PAGES : end;
+		int got;
+
+		if (next == end)
+			return pagemap_drop(&space->map, at, end - at);
+		if (chunk > at) {
+			err = pagemap_drop(&space->map, at, chunk - at);
+			at = chunk;
+		}
+		if (err < 0)
+			break;
+		got = fault_read_pagemap(space, at, (uint32_t)(stop - at), entries);
+		if (got <= 0 || uffd_settled(space->uffd) != UFFD_OK)
+			return pagemap_drop(&space->map, at, end - at);
+		err = drop_by_entries(space, at, (uint32_t)got, entries);
+		at += (uint32_t)got;
+	}
+	return err;
+}
+
+static void forget_unmapped(struct space *space, struct range range)
+{
+	struct span span = span_of(space, range.start, range.end);
+	int err;
+
+	if (pagemap_any_away(&space->map, span.first, span.n) && may_be_mapped_still(space, range))
+		err = drop_unmarked(space, span);
+	else
+		err = pagemap_drop(&space->map, span.first, span.n);
+	must(space, err, "forget an unmapped range");
+}
+
+/* Is this page, which was, registered still? Taking the protection from a page that has none
+ * changes nothing, and only what is registered lets us; but it would take a marker away, and open
+ * a page of shared memory that is about to leave. */
+static bool is_registered_still(const struct space *space, uint64_t addr)
+{
+	struct mapping m;
+	uint64_t entry;
+
+	if (fault_read_pagemap(space, space_pgidx(space, addr), 1, &entry) != 1)
+		return false;
+	if (entry & UHMM_PAGEMAP_UFFD_WP)
+		return true;
+	if (space->has_shared && (maps_query(space->maps_fd, addr, &m) < 0 || m.shared))
+		return false;
+	return uffd_unmark(space->uffd, addr, space->page_size) != UFFD_NO_VMA;
+}
+
+/*
+ * What is registered and not known to be would never be let go, and its first touches would wait
+ * for ever once we are gone. So where an mmap failed it stays known. An munmap leaves nothing
+ * registered, so that one page speaks for all that was registered together; where it says too
+ * much (a mapping has grown over the ground since) that is no harm.
+ */
+static void forget_registered(struct space *space, struct range range)
+{
+	bool can_ask = __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE);
+	uint64_t at = range.start;
+	const struct range *r;
+
+	while (at < range.end && (r = ranges_at_or_after(&space->registered, at)) &&
+	       r->start < range.end) {
+		uint64_t start = r->start > range.start ? r->start : range.start;
+		uint64_t end = r->end < range.end ? r->end : range.end;
+
+		at = end;
+		if (!can_ask || !is_registered_still(space, start))
+			(void)ranges_remove(&space->registered, start, end);
+	}
+}
+
 static void apply_unmap(struct space *space, const struct uffd_msg *msg)
 {
-	struct span span = span_of(space, msg->arg.remove.start, msg->arg.remove.end);
+	struct range range = event_source(msg);
 
-	must(space, pagemap_drop(&space->map, span.first, span.n), "forget an unmapped range");
-	forget_occupied(space, msg->arg.remove.start, msg->arg.remove.end);
-	/* To believe too much is no harm. */
-	(void)ranges_remove(&space->registered, msg->arg.remove.start, msg->arg.remove.end);
+	forget_unmapped(space, range);
+	forget_occupied(space, range.start, range.end);
+	forget_registered(space, range);
 	space->shared_unmapped |= space->n_objects != 0;
 }
 
@@ -230,11 +353,6 @@ static void join_tails(struct space *space)
 static bool is_waiting(const struct uffd_msg *msg)
 {
 	return !event_log_is_done(msg) && msg->LOG_TURN == 0;
-}
-
-static bool meet(struct range a, struct range b)
-{
-	return a.start < b.end && b.start < a.end;
 }
 
 /* Does an event after the i-th whose turn has not come yet free a part of the ground? What the

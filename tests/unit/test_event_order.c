@@ -26,11 +26,33 @@ bool __wrap_fault_read_batch(struct space *of)
 	return false;
 }
 
+static uint32_t settled_for; /* so often it says yes */
+
 enum uffd_result __wrap_uffd_settled(int uffd);
 enum uffd_result __wrap_uffd_settled(int uffd)
 {
 	(void)uffd;
-	return UFFD_OK;
+	return settled_for && settled_for-- ? UFFD_OK : UFFD_AGAIN;
+}
+
+/* What the page table shows, where one can look at all: this place has kept its marker. */
+static unsigned int marked;
+static enum uffd_result registered;
+
+int __wrap_fault_read_pagemap(const struct space *of, uint64_t pgidx, uint32_t n, uint64_t *ret);
+int __wrap_fault_read_pagemap(const struct space *of, uint64_t pgidx, uint32_t n, uint64_t *ret)
+{
+	(void)of;
+	for (uint32_t i = 0; i < n; i++)
+		ret[i] = pgidx + i == PLACE(marked) ? UHMM_PAGEMAP_UFFD_WP : 0;
+	return (int)n;
+}
+
+enum uffd_result __wrap_uffd_unmark(int uffd, uint64_t addr, uint64_t bytes);
+enum uffd_result __wrap_uffd_unmark(int uffd, uint64_t addr, uint64_t bytes)
+{
+	(void)uffd, (void)addr, (void)bytes;
+	return registered;
 }
 
 static uint64_t start_of(unsigned int place)
@@ -115,6 +137,9 @@ static void setup(void)
 {
 	space = (struct space){ .uffd = -1, .unit = &unit };
 	thread = 0;
+	marked = N_PLACES;
+	settled_for = UINT32_MAX;
+	registered = UFFD_NO_VMA;
 	space.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	space.page_shift = (unsigned int)__builtin_ctzll(space.page_size);
 	space.family = check_family(64, 8);
@@ -343,6 +368,70 @@ START_TEST(a_tail_that_nobody_was_seen_to_wait_for_is_found)
 }
 END_TEST
 
+/* One whose process is known, with memory of three pages; the first and the last are away. */
+static void occupy_three_of_known(void)
+{
+	space.identified = true;
+	occupy_pages(HERE, 3);
+	recs[THERE] = check_stored(space.family);
+	ck_assert_int_eq(pagemap_set(&space.map, PLACE(HERE) + 2, recs[THERE]), 0);
+	ck_assert_int_eq(ranges_add(&space.registered, start_of(HERE),
+				    start_of(HERE) + 3 * space.page_size, 0),
+			 0);
+}
+
+START_TEST(what_has_kept_its_marker_was_not_unmapped)
+{
+	occupy_three_of_known();
+	marked = HERE;
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, 3);
+	event_settle(&space);
+	must_be(HERE, HERE);
+	ck_assert_uint_eq(pagemap_get(&space.map, PLACE(HERE) + 2).v, 0);
+	ck_assert_uint_eq(ranges_bytes(&space.registered), 3 * space.page_size);
+}
+END_TEST
+
+START_TEST(what_lets_its_protection_be_taken_is_registered_still)
+{
+	occupy_three_of_known();
+	registered = UFFD_OK;
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, 2);
+	event_settle(&space);
+	must_be(HERE, N_PLACES);
+	ck_assert_uint_eq(pagemap_get(&space.map, PLACE(HERE) + 2).v, recs[THERE].v);
+	ck_assert_uint_eq(ranges_bytes(&space.registered), 3 * space.page_size);
+	registered = UFFD_NO_VMA;
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, 2);
+	event_settle(&space);
+	ck_assert_uint_eq(ranges_bytes(&space.registered), space.page_size);
+}
+END_TEST
+
+/* It may have gone, and the marker have come with another. */
+START_TEST(a_marker_on_ground_that_something_was_moved_to_says_nothing)
+{
+	occupy_three_of_known();
+	marked = HERE;
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, 3);
+	hear_move(GROUND, HERE);
+	event_settle(&space);
+	must_be(HERE, N_PLACES);
+}
+END_TEST
+
+START_TEST(a_marker_that_was_seen_while_an_event_came_says_nothing)
+{
+	occupy_three_of_known();
+	marked = HERE;
+	settled_for = 1;
+	hear_of_pages(UFFD_EVENT_UNMAP, HERE, 3);
+	event_settle(&space);
+	must_be(HERE, N_PLACES);
+	ck_assert_uint_eq(pagemap_get(&space.map, PLACE(HERE) + 2).v, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("event_order");
@@ -363,6 +452,10 @@ int main(void)
 	tcase_add_test(tcase, a_tail_that_is_taken_for_anothers_event_is_found);
 	tcase_add_test(tcase, of_two_that_may_be_its_tail_the_threads_own_is);
 	tcase_add_test(tcase, a_tail_that_nobody_was_seen_to_wait_for_is_found);
+	tcase_add_test(tcase, what_has_kept_its_marker_was_not_unmapped);
+	tcase_add_test(tcase, what_lets_its_protection_be_taken_is_registered_still);
+	tcase_add_test(tcase, a_marker_on_ground_that_something_was_moved_to_says_nothing);
+	tcase_add_test(tcase, a_marker_that_was_seen_while_an_event_came_says_nothing);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
