@@ -238,6 +238,41 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 	       pick_register(space, m->start, m->end);
 }
 
+/* shmat(SHM_REMAP) replaces a mapping without any event: to look again costs a system call, a
+ * page that is taken from what is not registered costs its bytes. */
+static void forget_mapping(struct space *space, const struct mapping *m, uint64_t addr)
+{
+	struct mapping now;
+
+	if (ranges_remove(&space->certain, m->start, m->end) < 0)
+		ranges_clear(&space->certain);
+	if (ranges_remove(&space->occupied, m->start, m->end) < 0)
+		ranges_clear(&space->occupied);
+	space->maps_read_ns = 0;
+	/* A mapping is registered whole or not at all. Records of what it has replaced would keep
+	 * its pages from leaving. */
+	if (maps_query(space->maps_fd, addr, &now) == 0 && uffd_settled(space->uffd) == UFFD_OK)
+		(void)pagemap_drop(&space->map, space_pgidx(space, now.start),
+				   space_pgidx(space, now.end - now.start));
+}
+
+/*
+ * Is it registered, by the kernel's word? Taking the protection from a page that has none changes
+ * nothing, and only what is registered lets us. The page was just seen present: it is no hole with
+ * a marker, for only this worker makes those, and what an mremap brings there since has an event
+ * that stops this. Private memory that is present is never protected; where a marker came late it
+ * is to go anyway (fault.c). Shared memory may be, but is not ours to pick.
+ */
+static bool is_registered(struct space *space, const struct mapping *m, uint64_t addr)
+{
+	enum uffd_result result = uffd_unprotect(space->uffd, addr, space->page_size);
+
+	if (result == UFFD_NO_VMA)
+		forget_mapping(space, m, addr);
+	space->gone |= result == UFFD_GONE;
+	return result == UFFD_OK;
+}
+
 static uint32_t pick_region(struct space *space, struct batch *batch, uint32_t n,
 			    const struct pick_request *request,
 			    const struct page_region *region)
@@ -263,7 +298,8 @@ static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t 
 		if (got < 0 || walked <= *at)
 			break;
 		if (got > 0 && !registered) {
-			registered = pick_register_mapping(space, m);
+			registered = pick_register_mapping(space, m) &&
+				     is_registered(space, m, regions[0].start);
 			if (!registered) {
 				*at = end;
 				return n;

@@ -32,6 +32,18 @@ enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uin
 	return UFFD_OK;
 }
 
+static enum uffd_result unprotected;
+static uint64_t unprotected_addr;
+
+enum uffd_result __wrap_uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes);
+enum uffd_result __wrap_uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes)
+{
+	(void)uffd;
+	ck_assert_uint_eq(bytes, space.page_size);
+	unprotected_addr = addr;
+	return unprotected;
+}
+
 uint64_t __wrap_clock_now_ns(void);
 uint64_t __wrap_clock_now_ns(void)
 {
@@ -50,6 +62,7 @@ static void setup(void)
 	end = start + PAGES * page;
 	half = start + PAGES / 2 * page;
 	settled = UFFD_OK;
+	unprotected = UFFD_OK;
 	space.page_size = page;
 	space.maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	ck_assert_int_ge(space.maps_fd, 0);
@@ -137,6 +150,34 @@ START_TEST(who_asks_for_a_page_to_leave_gets_it)
 }
 END_TEST
 
+START_TEST(from_what_is_not_registered_after_all_nothing_leaves)
+{
+	come_home(0);
+	ck_assert_int_eq(ranges_add(&space.certain, start, end, 0), 0);
+	ck_assert_int_eq(
+		pagemap_set(&space.map, space_pgidx(&space, half), check_stored(space.family)), 0);
+	unprotected = UFFD_NO_VMA;
+	ck_assert_uint_eq(pick(true), 0);
+	ck_assert_uint_eq(unprotected_addr, start);
+	ck_assert_uint_eq(space.certain.n, 0);
+	ck_assert_uint_eq(space.occupied.n, 0);
+	unprotected = UFFD_OK;
+	ck_assert_int_eq(pick_refresh_maps(&space, 0), 0);
+	ck_assert_uint_eq(pick(true), PAGES);
+	ck_assert(ranges_cover(&space.certain, start, end));
+}
+END_TEST
+
+START_TEST(while_an_event_is_unread_nothing_leaves)
+{
+	come_home(0);
+	ck_assert_int_eq(ranges_add(&space.certain, start, end, 0), 0);
+	unprotected = UFFD_AGAIN;
+	ck_assert_uint_eq(pick(true), 0);
+	ck_assert(ranges_cover(&space.certain, start, end));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("pick");
@@ -148,6 +189,8 @@ int main(void)
 	tcase_add_test(tcase, what_came_home_last_stays_while_others_do);
 	tcase_add_test(tcase, when_no_more_comes_home_all_may_leave);
 	tcase_add_test(tcase, who_asks_for_a_page_to_leave_gets_it);
+	tcase_add_test(tcase, from_what_is_not_registered_after_all_nothing_leaves);
+	tcase_add_test(tcase, while_an_event_is_unread_nothing_leaves);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
