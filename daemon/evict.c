@@ -784,6 +784,23 @@ static void evict_took(struct space *space, uint32_t n)
 					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
+/*
+ * There is nothing registered here any more, and no event that says why. An munmap has one, so it
+ * is what shmat has replaced; that needs no bytes. But where private memory lies, of which a page
+ * of this space's own was just taken, it was taken from memory that was not registered, and reads
+ * zero now.
+ */
+static void late_forget(struct space *space, uint64_t pgidx, struct page_rec rec)
+{
+	struct mapping m;
+
+	if (space->store && page_rec_store(rec) == space->store->unit->index &&
+	    maps_query(space->maps_fd, space_addr(space, pgidx), &m) == 0 && !m.shared &&
+	    m.ino == 0)
+		fault_count_lost(space, pgidx, "it was taken from what is not registered");
+	(void)pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });
+}
+
 /* Records whose hole could not be marked because of an unread event: try again. */
 static void mark_late(struct space *space)
 {
@@ -803,7 +820,7 @@ static void mark_late(struct space *space)
 		case UFFD_NO_VMA:
 			/* See uffd_fill: gone only if no event is unread. */
 			if (uffd_settled(space->uffd) == UFFD_OK)
-				(void)pagemap_set(&space->map, i, (struct page_rec){ 0 });
+				late_forget(space, i, rec);
 			else
 				left++;
 			break;

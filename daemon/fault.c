@@ -71,6 +71,14 @@ static int record_drop(struct space *space, uint64_t pgidx)
 	return pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });
 }
 
+void fault_count_lost(struct space *space, uint64_t pgidx, const char *why)
+{
+	stats_add(&space->stats.lost, 1);
+	stats_add(&space->group->stats.lost, 1);
+	log_err("pid %d: page at 0x%llx is lost: %s", space->pid,
+		(unsigned long long)space_addr(space, pgidx), why);
+}
+
 enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why)
 {
 	uint64_t addr = space_addr(space, pgidx);
@@ -79,12 +87,8 @@ enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *w
 
 	if (!known)
 		recorded = pagemap_set(&space->map, pgidx, page_rec_move(rec, PAGE_POISONED)) == 0;
-	if (!known && !space->given_up) {
-		stats_add(&space->stats.lost, 1);
-		stats_add(&space->group->stats.lost, 1);
-		log_err("pid %d: page at 0x%llx is lost: %s", space->pid, (unsigned long long)addr,
-			why);
-	}
+	if (!known && !space->given_up)
+		fault_count_lost(space, pgidx, why);
 	/* A marked hole takes no poison: EEXIST. */
 	(void)uffd_unmark(space->uffd, addr, space->page_size);
 	if (uffd_poison(space->uffd, addr, space->page_size) == UFFD_AGAIN) {

@@ -48,7 +48,10 @@ enum fill_result fault_result_of(struct space *space, enum uffd_result result, u
 /* A store to a page that is there, and write-protected: let it through. */
 enum fill_result fault_unprotect(struct space *space, uint64_t addr);
 
-/* Bytes that cannot be had back: the page raises SIGBUS from now on. FILL_RETRY: an event is
+/* Bytes that cannot be had back: say so. */
+void fault_count_lost(struct space *space, uint64_t pgidx, const char *why);
+
+/* The same, and the page raises SIGBUS from now on. FILL_RETRY: an event is
  * unread, do it again. */
 enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *why);
 
