@@ -65,11 +65,6 @@ static struct uffd_msg *msg_at(const struct space *space, uint32_t i)
 	return event_log_at(&space->log, i);
 }
 
-static bool meet(struct range a, struct range b)
-{
-	return a.start < b.end && b.start < a.end;
-}
-
 /* ---- applying ------------------------------------------------------------------------- */
 
 struct span {
@@ -105,7 +100,7 @@ static bool may_be_mapped_still(const struct space *space, struct range range)
 	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		return false; /* nobody can look */
 	for (uint32_t i = 0; i < space->log.n; i++)
-		if (meet(event_target(msg_at(space, i)), range))
+		if (ranges_meet(event_target(msg_at(space, i)), range))
 			return false;
 	return true;
 }
@@ -364,7 +359,7 @@ static bool vacated_later(const struct space *space, uint32_t i, struct range gr
 
 		if (is_waiting(msg) && msg->event != UFFD_EVENT_REMOVE &&
 		    !are_of_one_thread(msg, msg_at(space, i)) &&
-		    meet(event_source(msg), ground))
+		    ranges_meet(event_source(msg), ground))
 			return true;
 	}
 	return false;
@@ -385,7 +380,7 @@ static bool must_wait(const struct space *space, const struct ranges *occupied, 
 	if (msg_at(space, i)->event != UFFD_EVENT_REMAP)
 		return false;
 	range = ranges_at_or_after(occupied, ground.start);
-	return range && meet(*range, ground) && vacated_later(space, i, ground);
+	return range && ranges_meet(*range, ground) && vacated_later(space, i, ground);
 }
 
 /*
@@ -400,7 +395,8 @@ static bool takes_what_is_to_come(const struct space *space, const struct ranges
 	struct range from = event_source(msg);
 
 	for (uint32_t j = first; j < k; j++)
-		if (is_waiting(msg_at(space, j)) && meet(event_target(msg_at(space, j)), from) &&
+		if (is_waiting(msg_at(space, j)) &&
+		    ranges_meet(event_target(msg_at(space, j)), from) &&
 		    (are_of_one_thread(msg_at(space, j), msg) ||
 		     !ranges_cover(occupied, from.start, from.end)))
 			return true;
@@ -420,10 +416,11 @@ static bool stays_behind(const struct space *space, const struct ranges *occupie
 		return true;
 	if (waiting->event == UFFD_EVENT_REMOVE)
 		return false; /* it frees no ground, and what comes after it goes as well without */
-	if (meet(event_target(msg), from) || meet(event_target(msg), to) ||
-	    (msg->event == UFFD_EVENT_REMOVE && meet(event_source(msg), to)))
+	if (ranges_meet(event_target(msg), from) || ranges_meet(event_target(msg), to) ||
+	    (msg->event == UFFD_EVENT_REMOVE && ranges_meet(event_source(msg), to)))
 		return true;
-	return meet(event_source(msg), from) && !takes_what_is_to_come(space, occupied, first, k);
+	return ranges_meet(event_source(msg), from) &&
+	       !takes_what_is_to_come(space, occupied, first, k);
 }
 
 /* By another one, or at least by one that is not of the first's thread? None before `first`
@@ -449,7 +446,7 @@ static uint32_t next_ahead(const struct space *space, const struct ranges *occup
 	for (uint32_t i = first + 1; i < space->log.n; i++)
 		if (is_waiting(msg_at(space, i)) && !must_wait(space, occupied, i) &&
 		    (by_first || (are_of_two_threads(msg_at(space, first), msg_at(space, i)) &&
-				  meet(event_source(msg_at(space, i)), ground))) &&
+				  ranges_meet(event_source(msg_at(space, i)), ground))) &&
 		    !is_held_up(space, occupied, first, i, by_first))
 			return i;
 	return space->log.n;

@@ -98,11 +98,6 @@ static int copy_records(const struct pagemap *from, struct pagemap *to, uint64_t
 	return err;
 }
 
-static bool meets(struct range a, struct range b)
-{
-	return a.start < b.end && b.start < a.end;
-}
-
 /* Does no other mremap of the set come from where this one does or goes, or go there? */
 static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 {
@@ -113,8 +108,8 @@ static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 		struct range source = event_source(other), target = event_target(other);
 
 		if (other != msg && other->event == UFFD_EVENT_REMAP &&
-		    (meets(source, from) || meets(source, to) || meets(target, from) ||
-		     meets(target, to)))
+		    (ranges_meet(source, from) || ranges_meet(source, to) ||
+		     ranges_meet(target, from) || ranges_meet(target, to)))
 			return false;
 	}
 	return true;

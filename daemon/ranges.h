@@ -15,6 +15,11 @@ struct range {
 	uint32_t tag;
 };
 
+static inline bool ranges_meet(struct range a, struct range b)
+{
+	return a.start < b.end && b.start < a.end;
+}
+
 struct ranges {
 	struct range *v;
 	size_t n, cap;
