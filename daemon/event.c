@@ -89,6 +89,17 @@ static void forget_occupied(struct space *space, uint64_t start, uint64_t end)
 		ranges_clear(&space->occupied);
 }
 
+/* Is this page, which was, registered still? To ask would map a page of shared memory. */
+static bool is_registered_still(const struct space *space, uint64_t addr)
+{
+	struct mapping m;
+
+	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
+	    (space->has_shared && (maps_query(space->maps_fd, addr, &m) < 0 || m.shared)))
+		return false;
+	return uffd_is_registered(space->uffd, addr, space->page_size) != UFFD_NO_VMA;
+}
+
 /*
  * An mmap(MAP_FIXED) that fails for want of memory has raised its UNMAP already, and puts the
  * mappings back as they were. What it leaves cannot be told from an munmap by the event; but a
@@ -97,12 +108,15 @@ static void forget_occupied(struct space *space, uint64_t start, uint64_t end)
  */
 static bool may_be_mapped_still(const struct space *space, struct range range)
 {
-	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
-		return false; /* nobody can look */
+	struct page_rec rec;
+	uint64_t first = space_pgidx(space, range.start), end = space_pgidx(space, range.end);
+
 	for (uint32_t i = 0; i < space->log.n; i++)
 		if (ranges_meet(event_target(msg_at(space, i)), range))
 			return false;
-	return true;
+	/* An munmap leaves nothing registered: then there is nothing to look for. */
+	return is_registered_still(
+		space, space_addr(space, pagemap_next(&space->map, first, end, &rec)));
 }
 
 /* Of [first, first + n), drop what has no marker on its hole. */
@@ -165,23 +179,6 @@ static void forget_unmapped(struct space *space, struct range range)
 	must(space, err, "forget an unmapped range");
 }
 
-/* Is this page, which was, registered still? Taking the protection from a page that has none
- * changes nothing, and only what is registered lets us; but it would take a marker away, and open
- * a page of shared memory that is about to leave. */
-static bool is_registered_still(const struct space *space, uint64_t addr)
-{
-	struct mapping m;
-	uint64_t entry;
-
-	if (fault_read_pagemap(space, space_pgidx(space, addr), 1, &entry) != 1)
-		return false;
-	if (entry & UHMM_PAGEMAP_UFFD_WP)
-		return true;
-	if (space->has_shared && (maps_query(space->maps_fd, addr, &m) < 0 || m.shared))
-		return false;
-	return uffd_unmark(space->uffd, addr, space->page_size) != UFFD_NO_VMA;
-}
-
 /*
  * What is registered and not known to be would never be let go, and its first touches would wait
  * for ever once we are gone. So where an mmap failed it stays known. An munmap leaves nothing
@@ -190,7 +187,6 @@ static bool is_registered_still(const struct space *space, uint64_t addr)
  */
 static void forget_registered(struct space *space, struct range range)
 {
-	bool can_ask = __atomic_load_n(&space->identified, __ATOMIC_ACQUIRE);
 	uint64_t at = range.start;
 	const struct range *r;
 
@@ -200,7 +196,7 @@ static void forget_registered(struct space *space, struct range range)
 		uint64_t end = r->end < range.end ? r->end : range.end;
 
 		at = end;
-		if (!can_ask || !is_registered_still(space, start))
+		if (!is_registered_still(space, start))
 			(void)ranges_remove(&space->registered, start, end);
 	}
 }

@@ -238,39 +238,30 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 	       pick_register(space, m->start, m->end);
 }
 
-/* shmat(SHM_REMAP) replaces a mapping without any event: to look again costs a system call, a
- * page that is taken from what is not registered costs its bytes. */
-static void forget_mapping(struct space *space, const struct mapping *m, uint64_t addr)
+/* Records of what it has replaced would keep its pages from leaving. */
+static void forget_mapping(struct space *space, const struct mapping *m)
 {
-	struct mapping now;
-
 	if (ranges_remove(&space->certain, m->start, m->end) < 0)
 		ranges_clear(&space->certain);
 	if (ranges_remove(&space->occupied, m->start, m->end) < 0)
 		ranges_clear(&space->occupied);
+	if (is_whole_mapping(space, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
+		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
+				   space_pgidx(space, m->end - m->start));
 	space->maps_read_ns = 0;
-	/* A mapping is registered whole or not at all. Records of what it has replaced would keep
-	 * its pages from leaving. */
-	if (maps_query(space->maps_fd, addr, &now) == 0 && uffd_settled(space->uffd) == UFFD_OK)
-		(void)pagemap_drop(&space->map, space_pgidx(space, now.start),
-				   space_pgidx(space, now.end - now.start));
 }
 
-/*
- * Is it registered, by the kernel's word? Taking the protection from a page that has none changes
- * nothing, and only what is registered lets us. The page was just seen present: it is no hole with
- * a marker, for only this worker makes those, and what an mremap brings there since has an event
- * that stops this. Private memory that is present is never protected; where a marker came late it
- * is to go anyway (fault.c). Shared memory may be, but is not ours to pick.
- */
+/* shmat(SHM_REMAP) replaces a mapping without any event: to look again costs a system call, a
+ * page that is taken from what is not registered costs its bytes. While an event is unread no page
+ * can be taken anyway. */
 static bool is_registered(struct space *space, const struct mapping *m, uint64_t addr)
 {
-	enum uffd_result result = uffd_unprotect(space->uffd, addr, space->page_size);
+	enum uffd_result result = uffd_is_registered(space->uffd, addr, space->page_size);
 
 	if (result == UFFD_NO_VMA)
-		forget_mapping(space, m, addr);
+		forget_mapping(space, m);
 	space->gone |= result == UFFD_GONE;
-	return result == UFFD_OK;
+	return result == UFFD_OK || result == UFFD_AGAIN;
 }
 
 static uint32_t pick_region(struct space *space, struct batch *batch, uint32_t n,
@@ -289,7 +280,6 @@ static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t 
 			     uint64_t *at, uint64_t end)
 {
 	struct page_region regions[PICK_REGIONS];
-	bool registered = false;
 
 	while (*at < end && n < request->max && !space->gone) {
 		uint64_t walked = end;
@@ -297,13 +287,10 @@ static uint32_t pick_mapping(struct space *space, struct batch *batch, uint32_t 
 
 		if (got < 0 || walked <= *at)
 			break;
-		if (got > 0 && !registered) {
-			registered = pick_register_mapping(space, m) &&
-				     is_registered(space, m, regions[0].start);
-			if (!registered) {
-				*at = end;
-				return n;
-			}
+		if (got > 0 && (!pick_register_mapping(space, m) ||
+				!is_registered(space, m, regions[0].start))) {
+			*at = end;
+			return n;
 		}
 		for (int i = 0; i < got && n < request->max; i++)
 			n = pick_region(space, batch, n, request, &regions[i]);

@@ -222,6 +222,17 @@ enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t
 	return uffd_classify_progress(rc, arg.mapped, ret_done);
 }
 
+enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size)
+{
+	/* Private memory is refused for its kind, but looked for before, and for its registration. */
+	struct uffdio_continue arg = { .range = { .start = addr, .len = page_size } };
+
+	if (ioctl(uffd, UFFDIO_CONTINUE, &arg) < 0 && errno != EINVAL && errno != EFAULT &&
+	    errno != EEXIST)
+		return uffd_classify(-1);
+	return UFFD_OK;
+}
+
 enum uffd_result uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes)
 {
 	struct uffdio_writeprotect arg = { .range = { .start = addr, .len = bytes } };

@@ -48,6 +48,10 @@ enum uffd_result uffd_copy(int uffd, uint64_t addr, const void *src, uint64_t by
 enum uffd_result uffd_zeropage(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done);
 enum uffd_result uffd_poison(int uffd, uint64_t addr, uint64_t bytes);
 enum uffd_result uffd_wake(int uffd, uint64_t addr, uint64_t bytes);
+/* Is the page at addr, of private anonymous memory, registered? Changes nothing there; in shared
+ * memory it would map a page. UFFD_NO_VMA: it is not, or nothing is mapped there, but only if no
+ * event is unread (uffd_settled). */
+enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size);
 /* Shared memory: map the page that the object has, in this mapping too. UFFD_EXISTS: it is
  * mapped; UFFD_ERROR with errno EFAULT: the object has none there. */
 enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done);

@@ -102,6 +102,28 @@ START_TEST(settled_probe_is_not_disturbed_by_an_unread_fault)
 }
 END_TEST
 
+START_TEST(continue_tells_registered_private_memory_from_other_and_changes_nothing)
+{
+	int uffd = kf_open_ok(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED);
+	unsigned char *map = kf_map_ok(3), *other = kf_map_ok(1);
+
+	*map = 77;
+	*other = 78;
+	kf_register_ok(uffd, map, 3 * kf_page,
+		       UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	ck_assert_int_eq(kf_mark(uffd, map + kf_page, kf_page), 0);
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(uffd_is_registered(uffd, (uintptr_t)map + i * kf_page, kf_page),
+				 UFFD_OK);
+	ck_assert_uint_eq(*(volatile unsigned char *)map, 77);
+	ck_assert(kf_is_marked(getpid(), map + kf_page));
+	ck_assert(kf_is_empty(getpid(), map + 2 * kf_page));
+	ck_assert_int_eq(uffd_is_registered(uffd, (uintptr_t)other, kf_page), UFFD_NO_VMA);
+	ck_assert_int_eq(munmap(other, kf_page), 0);
+	ck_assert_int_eq(uffd_is_registered(uffd, (uintptr_t)other, kf_page), UFFD_NO_VMA);
+}
+END_TEST
+
 START_TEST(remove_event_comes_before_the_zap)
 {
 	int uffd = kf_open_ok(UFFD_FEATURE_EVENT_REMOVE);
@@ -211,13 +233,16 @@ START_TEST(who_waits_for_an_event_to_be_read_is_shown_asleep_and_his_call_as_soo
 	kf_register_ok(uffd, giver.addr, kf_page, UFFDIO_REGISTER_MODE_MISSING);
 	kf_thread_start(&giver.thread, giver_run_on, &giver);
 	for (int i = 0; i < GIVEN_UP; i++) {
+		pid_t tid;
+
 		while (!kf_has_message(uffd, 0))
 			;
-		ck_assert(read_of(giver.tid, "stat", text, sizeof(text)));
+		tid = __atomic_load_n(&giver.tid, __ATOMIC_ACQUIRE);
+		ck_assert(read_of(tid, "stat", text, sizeof(text)));
 		ck_assert_int_eq(strrchr(text, ')')[2], 'D');
-		ck_assert(read_of(giver.tid, "syscall", text, sizeof(text)));
+		ck_assert(read_of(tid, "syscall", text, sizeof(text)));
 		ck_assert_int_eq(strncmp(text, call, strlen(call)), 0);
-		ck_assert(waits_for_its_event(giver.tid));
+		ck_assert(waits_for_its_event(tid));
 		ck_assert_uint_eq(kf_read_ok(uffd).event, UFFD_EVENT_REMOVE);
 	}
 	ck_assert(kf_thread_done(&giver.thread, KF_PATIENCE_MS));
@@ -567,6 +592,8 @@ TCase *kf_tcase_event(void)
 	tcase_add_test(tcase, unread_event_does_not_stop_register);
 	tcase_add_test(tcase, settled_probe_sees_unread_event_without_side_effects);
 	tcase_add_test(tcase, settled_probe_is_not_disturbed_by_an_unread_fault);
+	tcase_add_test(tcase,
+		       continue_tells_registered_private_memory_from_other_and_changes_nothing);
 	tcase_add_test(tcase, remove_event_comes_before_the_zap);
 	tcase_add_test(
 		tcase,
