@@ -27,6 +27,8 @@
 #define SCAN_NS 250000000u
 /* A refused object is looked at again after this. */
 #define RETRY_NS 500000000u
+/* Taking something out of one is tried again after this at the latest. */
+#define VAIN_MAX_NS 1000000000u
 /* One that is all home is let go after this. */
 #define IDLE_NS 1000000000u
 /* What mappers that take their leave have not brought home by then, they do not map. */
@@ -327,16 +329,29 @@ static bool open_for_target(struct object *object)
 	return open;
 }
 
+/* Where nothing can leave, as of a program that has become another user, it is tried less and less
+ * often. */
+static void note_vain(struct object *object, bool vain)
+{
+	object->vain_ns = clock_now_ns();
+	object->pause_ns = !vain			   ? 0
+			   : object->pause_ns == 0	   ? ROUND_NS
+			   : object->pause_ns < VAIN_MAX_NS ? object->pause_ns * 2
+							   : object->pause_ns;
+}
+
 static void evict_for_target(struct object *object)
 {
 	uint64_t want = stats_get(&object->want_pages), left;
 
-	if (want == 0 || !open_for_target(object))
+	if (want == 0 || clock_now_ns() - object->vain_ns < object->pause_ns ||
+	    !open_for_target(object))
 		return;
 	left = object_evict(object, object->hand, UINT64_MAX >> object->page_shift, want, false);
 	if (left < want && object->hand == 0)
 		left += object_evict(object, 0, UINT64_MAX >> object->page_shift, want - left,
 				     false);
+	note_vain(object, left == 0);
 	__atomic_store_n(&object->want_pages, 0, __ATOMIC_RELAXED);
 }
 
