@@ -106,6 +106,9 @@ static bool is_xdp_socket(const char *table, const char *name, const char *link)
 		return false;
 	snprintf(path, sizeof(path), "%s/%.16s", table, name);
 	n = getxattr(path, "system.sockprotoname", protocol, sizeof(protocol));
+	if (n < 0) /* a longer name; a kernel without names; it has been closed */
+		return errno != ERANGE && errno != ENODATA && errno != EOPNOTSUPP &&
+		       !proc_has_gone(errno);
 	return n == 4 && memcmp(protocol, "XDP", 4) == 0;
 }
 
