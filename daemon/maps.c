@@ -19,7 +19,7 @@
 
 #define MAPS_CHUNK 65536u
 /* How often a reading is tried that must be whole. */
-#define WHOLE_TRIES 16
+#define WHOLE_TRIES 4
 
 void maps_deinit(struct maps *maps)
 {

@@ -96,7 +96,7 @@ struct object {
 	/* The object thread's own. */
 	uint64_t hand;	      /* page */
 	uint64_t tried_ns;    /* when it was last tried to open */
-	uint64_t vain_ns, pause_ns; /* when it was last tried to take some out, and until the next */
+	uint64_t vain_ns, pause_ns; /* when some was last to be taken out, and until the next try */
 	uint64_t idle_ns;     /* since when nothing is away */
 	uint64_t seen_ns;     /* in a program's maps */
 	uint64_t quit_ns;     /* since when a mapper takes its leave */

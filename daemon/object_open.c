@@ -283,6 +283,7 @@ struct mapper_search {
 	struct maps maps;
 	pid_t pid; /* whose threads are looked at */
 	int task_fd; /* of its /proc/PID/task */
+	bool unsure; /* its mappings changed all the time: one may have been passed over */
 	struct space **found;
 	uint32_t n, cap;
 };
@@ -308,16 +309,18 @@ static bool maps_object(const struct maps *maps, const struct object *object)
 }
 
 /* 1: read, and it maps something; 0: it maps nothing, or has gone; -EAGAIN: we do not know. */
-static int read_maps(struct maps *maps, const char *path, int task_fd)
+static int read_maps(struct maps *maps, const char *path, int task_fd, bool *ret_unsure)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
 
 	maps->n = 0;
+	*ret_unsure = false;
 	if (fd < 0)
 		return judge_unopened(errno);
 	err = maps_read_whole(maps, fd, task_fd);
 	close(fd);
-	return err < 0 ? -EAGAIN : maps->n != 0;
+	*ret_unsure = err == -EAGAIN;
+	return err < 0 && err != -EAGAIN ? -EAGAIN : maps->n != 0;
 }
 
 static int read_maps_of_thread(void *arg, int tid)
@@ -326,7 +329,7 @@ static int read_maps_of_thread(void *arg, int tid)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/maps", search->pid, tid);
-	return read_maps(&search->maps, path, search->task_fd);
+	return read_maps(&search->maps, path, search->task_fd, &search->unsure);
 }
 
 /* A process whose first thread has ended goes on, and shows what it maps only in the others. */
@@ -342,22 +345,34 @@ static int read_maps_of_process(struct mapper_search *search, int pid)
 	if (search->task_fd < 0)
 		return judge_unopened(errno);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	err = read_maps(&search->maps, path, search->task_fd);
+	err = read_maps(&search->maps, path, search->task_fd, &search->unsure);
 	if (err == 0)
 		err = each_number(tasks, read_maps_of_thread, search);
 	close(search->task_fd);
 	return err < 0 ? err : 0;
 }
 
-/* Does this process map the object? Then it must be a space of ours. */
+static bool is_managed(int pid)
+{
+	struct space *space = space_find_pid(pid);
+
+	space_unref(space);
+	return space != NULL;
+}
+
+/* Does this process map the object? Then it must be a space of ours. A stranger whose mappings
+ * never hold still would keep us from all objects: it is not to be expected that its only one is
+ * passed over by each of several readings. */
 static int look_at_process(void *arg, int pid)
 {
 	struct mapper_search *search = arg;
 	struct space *space;
 	int err = read_maps_of_process(search, pid);
 
-	if (err < 0 || !maps_object(&search->maps, search->object))
+	if (err < 0)
 		return err;
+	if (!maps_object(&search->maps, search->object))
+		return search->unsure && is_managed(pid) ? -EAGAIN : 0;
 	space = space_find_pid(pid);
 	if (!space)
 		return -EXDEV;

@@ -224,7 +224,7 @@ enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t
 
 enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size)
 {
-	/* Private memory is refused for its kind, but looked for before, and for its registration. */
+	/* Private memory is refused for its kind (EINVAL), but only after it has been looked for. */
 	struct uffdio_continue arg = { .range = { .start = addr, .len = page_size } };
 
 	if (ioctl(uffd, UFFDIO_CONTINUE, &arg) < 0 && errno != EINVAL && errno != EFAULT &&
