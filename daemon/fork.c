@@ -98,21 +98,36 @@ static int copy_records(const struct pagemap *from, struct pagemap *to, uint64_t
 	return err;
 }
 
-/* Does no other mremap of the set come from where this one does or goes, or go there? */
+/* Has the set nothing else that comes from where this mremap does or goes, or goes there? It unmaps
+ * its own source and destination, once each. */
 static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 {
 	struct range from = event_source(msg), to = event_target(msg);
+	unsigned int n_from = 0, n_to = 0;
 
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		const struct uffd_msg *other = event_log_at(&space->log, i);
 		struct range source = event_source(other), target = event_target(other);
 
-		if (other != msg && other->event == UFFD_EVENT_REMAP &&
-		    (ranges_meet(source, from) || ranges_meet(source, to) ||
-		     ranges_meet(target, from) || ranges_meet(target, to)))
+		if (other == msg || other->event == UFFD_EVENT_FORK)
+			continue;
+		if (ranges_meet(target, from) || ranges_meet(target, to) ||
+		    (other->event == UFFD_EVENT_REMAP &&
+		     (ranges_meet(source, from) || ranges_meet(source, to))))
 			return false;
+		n_from += ranges_meet(source, from);
+		n_to += ranges_meet(source, to);
 	}
-	return true;
+	return n_from <= 1 && n_to <= 1;
+}
+
+/* Could a registered mapping beside the source have grown over it, which makes no event? */
+static bool has_neighbour(const struct space *space, struct range range)
+{
+	const struct range *r =
+		ranges_at_or_after(&space->registered, range.start - space->page_size);
+
+	return r && r->start < range.end + space->page_size;
 }
 
 enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME };
@@ -120,33 +135,33 @@ enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME };
 /*
  * Was the child born before this mremap or after it? It matters where what was at the destination
  * before is away as well: both have markers. Who was born before has the source, and it is
- * registered, if nothing else can have come there; only the kernel can say so while nobody knows
- * the child's process. ZEROPAGE is refused where something is, or is away; where nothing is it
- * gives what the kernel would. In shared memory that is not so.
+ * registered, if nothing else can have come there; who was born after has nothing there, and may
+ * not be running already. Only the kernel can say so while nobody knows the child's process.
+ * Memory that children do not get (MADV_DONTFORK) tells nothing.
  */
-static enum born when_born(const struct space *space, const struct space *child,
+static enum born when_born(struct space *space, const struct space *child,
 			   const struct heirs *heirs, const struct uffd_msg *msg)
 {
-	struct range to = event_target(msg);
-	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first, done;
+	struct range from = event_source(msg), to = event_target(msg);
+	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first;
+	const struct mapping *m;
 
 	if (space->n_objects || !heirs->past.family || !(msg->LOG_FLAGS & LOG_VACATES) ||
-	    !moves_alone(space, msg) || !pagemap_any_away(&heirs->past, first, n) ||
-	    !pagemap_any_away(&space->map, first, n))
+	    !pagemap_any_away(&heirs->past, first, n) ||
+	    !pagemap_any_away(&space->map, first, n) || !moves_alone(space, msg) ||
+	    has_neighbour(space, from))
 		return BORN_ANYTIME;
-	switch (uffd_zeropage(child->uffd, event_source(msg).start, space->page_size, &done)) {
+	switch (uffd_is_registered(child->uffd, from.start, space->page_size)) {
 	case UFFD_OK:
-	case UFFD_EXISTS:
 		return BORN_BEFORE;
 	case UFFD_NO_VMA:
-		return BORN_AFTER;
-	case UFFD_AGAIN:
-	case UFFD_GONE:
-	case UFFD_NO_MEM:
-	case UFFD_ERROR:
-		break;
+		if (uffd_settled(child->uffd) != UFFD_OK || space_read_smaps(space) < 0)
+			return BORN_ANYTIME;
+		m = maps_find(&space->maps, to.start);
+		return m && !m->not_inherited ? BORN_AFTER : BORN_ANYTIME;
+	default:
+		return BORN_ANYTIME;
 	}
-	return BORN_ANYTIME;
 }
 
 /* Moves that had their turn before the fork, but came after it. */

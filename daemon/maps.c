@@ -122,7 +122,7 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 			   strncmp(path, "/[aio]", 6) == 0 || strncmp(path, "socket:[", 8) == 0;
 	ret->reason = maps_judge(perms, inode, path);
 	ret->is_stack = strcmp(path, "[stack]") == 0;
-	ret->wiped = ret->registered = false;
+	ret->wiped = ret->not_inherited = ret->registered = false;
 	return true;
 }
 
@@ -227,6 +227,7 @@ static void maps_note_vmflags(struct mapping *m, const char *flags, const char *
 	enum uhmm_reason reason = maps_judge_vmflags(flags, end);
 
 	m->wiped = has_flag(flags, end, "wf");
+	m->not_inherited = has_flag(flags, end, "dc");
 	m->registered = has_flag(flags, end, "um") || has_flag(flags, end, "uw") ||
 			has_flag(flags, end, "ui");
 	if (reason != UHMM_REASON_NONE &&

@@ -25,6 +25,7 @@ struct mapping {
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
 	bool is_stack;
 	bool wiped;	 /* MADV_WIPEONFORK; only after maps_apply_smaps */
+	bool not_inherited; /* MADV_DONTFORK; the same */
 	bool registered; /* with a userfaultfd; only after maps_apply_smaps */
 };
 
