@@ -232,13 +232,15 @@ void object_registered_again(struct space *space, uint64_t start, uint64_t end)
 {
 	for (uint32_t i = 0; i < space->n_objects; i++)
 		take_back_leaving(space->objects[i]);
-	if (!space->n_objects || maps_read(&space->maps_check, space->maps_fd) < 0)
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
 		return;
 	for (const struct mapping *m = maps_at_or_after(&space->maps_check, start);
-	     m && m < space->maps_check.v + space->maps_check.n && m->start < end; m++)
+	     m && m < space->maps_check.v + space->maps_check.n && m->start < end; m++) {
+		space->has_shared |= m->shared;
 		if (m->shared && object_of_space(space, m->dev, m->ino))
 			(void)uffd_register(space->uffd, m->start, m->end - m->start,
 					    OBJECT_REGISTER_MODE);
+	}
 }
 
 static bool maps_it(const struct maps *maps, const struct object *object)

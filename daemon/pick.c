@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+#include "home.h"
 #include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
@@ -103,18 +104,44 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	return err;
 }
 
+static bool is_private_anonymous(const struct mapping *m)
+{
+	return !m->shared && m->ino == 0;
+}
+
+static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
+{
+	for (const struct mapping *m = maps_at_or_after(maps, start);
+	     m && m < maps->v + maps->n && m->start < end; m++)
+		if (!is_private_anonymous(m))
+			return true;
+	return false;
+}
+
 /* Is all of [start, end), which was just registered, really registered? What we knew of the
  * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
  * mapping in such a hole raises no event. But registered and fresh never join: one mapping
- * over all of it, and no event unread, means that it is. */
+ * over all of it, and no event unread, means that it is. Nor does a mapping raise one that was
+ * replaced before it was registered: what has come may be shared memory, which is not for us to
+ * register, and has to be served as what it is until it is let go. */
 static bool registered_is_certain(struct space *space, uint64_t start, uint64_t end)
 {
 	const struct mapping *m;
+	bool other;
 
 	if (maps_read(&space->maps_check, space->maps_fd) < 0)
 		return false;
+	other = holds_other(&space->maps_check, start, end);
+	space->has_shared |= other;
+	if (uffd_settled(space->uffd) != UFFD_OK)
+		return false;
+	if (other) {
+		(void)home_unregister(space, start, end);
+		space->maps_read_ns = 0;
+		return false;
+	}
 	m = maps_find(&space->maps_check, start);
-	return m && m->end >= end && uffd_settled(space->uffd) == UFFD_OK;
+	return m && m->end >= end;
 }
 
 /* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
@@ -127,7 +154,7 @@ static bool is_whole_mapping(struct space *space, uint64_t start, uint64_t end)
 	if (maps_read(&space->maps_check, space->maps_fd) < 0)
 		return false;
 	m = maps_find(&space->maps_check, start);
-	return m && m->start == start && m->end == end;
+	return m && m->start == start && m->end == end && is_private_anonymous(m);
 }
 
 bool pick_register(struct space *space, uint64_t start, uint64_t end)

@@ -25,11 +25,27 @@ enum uffd_result __wrap_uffd_settled(int uffd)
 	return settled;
 }
 
+static bool replaced_by_shared; /* in the last instant */
+
 enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uint64_t mode);
 enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uint64_t mode)
 {
-	(void)uffd, (void)addr, (void)len, (void)mode;
+	(void)uffd, (void)mode;
+	if (replaced_by_shared)
+		ck_assert_ptr_ne(mmap((void *)addr, len, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+				 MAP_FAILED);
 	return UFFD_OK;
+}
+
+static uint64_t let_go; /* bytes */
+
+int __wrap_home_unregister(struct space *of, uint64_t first, uint64_t last);
+int __wrap_home_unregister(struct space *of, uint64_t first, uint64_t last)
+{
+	(void)of;
+	let_go += last - first;
+	return 0;
 }
 
 static enum uffd_result registered;
@@ -179,6 +195,19 @@ START_TEST(an_unread_event_says_nothing_of_the_registration)
 }
 END_TEST
 
+/* A mapping that was not registered is replaced without an event. */
+START_TEST(shared_memory_that_was_registered_by_mistake_is_let_go)
+{
+	come_home(0);
+	replaced_by_shared = true;
+	ck_assert_uint_eq(pick(true), 0);
+	replaced_by_shared = false;
+	ck_assert_uint_eq(space.certain.n, 0);
+	ck_assert(space.has_shared);
+	ck_assert_uint_eq(let_go, end - start);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("pick");
@@ -192,6 +221,7 @@ int main(void)
 	tcase_add_test(tcase, who_asks_for_a_page_to_leave_gets_it);
 	tcase_add_test(tcase, from_what_is_not_registered_after_all_nothing_leaves);
 	tcase_add_test(tcase, an_unread_event_says_nothing_of_the_registration);
+	tcase_add_test(tcase, shared_memory_that_was_registered_by_mistake_is_let_go);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
