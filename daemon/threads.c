@@ -32,14 +32,11 @@ void threads_deinit(struct threads *threads)
 	*threads = THREADS_NULL;
 }
 
-static ssize_t read_task_file(int task_fd, pid_t tid, const char *name, char *text, size_t size)
+static ssize_t read_file_at(int dir_fd, const char *path, char *text, size_t size)
 {
-	char path[64];
+	int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
-	int fd;
 
-	snprintf(path, sizeof(path), "%d/%s", tid, name);
-	fd = openat(task_fd, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	n = read(fd, text, size - 1);
@@ -48,6 +45,14 @@ static ssize_t read_task_file(int task_fd, pid_t tid, const char *name, char *te
 	close(fd);
 	text[n > 0 ? n : 0] = '\0';
 	return n;
+}
+
+static ssize_t read_task_file(int task_fd, pid_t tid, const char *name, char *text, size_t size)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%d/%s", tid, name);
+	return read_file_at(task_fd, path, text, size);
 }
 
 /* Nanoseconds on a processor. 0, -ENOENT or -ESRCH (it has gone), or another errno. */
@@ -202,13 +207,9 @@ uint64_t threads_mapped_pages(int task_fd)
 {
 	uint64_t pages = 0;
 	char text[128];
-	int fd = openat(task_fd, "../statm", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	pages = strtoull(text, NULL, 10);
+	if (read_file_at(task_fd, "../statm", text, sizeof(text)) > 0)
+		pages = strtoull(text, NULL, 10);
 	if (pages == 0)
 		(void)threads_each(task_fd, read_mapped_pages, &pages);
 	return pages;
