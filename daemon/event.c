@@ -82,13 +82,6 @@ static void must(struct space *space, int err, const char *what)
 		give_up_map(space, err, what);
 }
 
-/* Rather too little than too much. */
-static void forget_occupied(struct space *space, uint64_t start, uint64_t end)
-{
-	if (ranges_remove(&space->occupied, start, end) < 0)
-		ranges_clear(&space->occupied);
-}
-
 /* Is this page, which was, registered still? To ask would map a page of shared memory. */
 static bool is_registered_still(const struct space *space, uint64_t addr)
 {
@@ -206,7 +199,7 @@ static void apply_unmap(struct space *space, const struct uffd_msg *msg)
 	struct range range = event_source(msg);
 
 	forget_unmapped(space, range);
-	forget_occupied(space, range.start, range.end);
+	ranges_forget(&space->occupied, range.start, range.end);
 	forget_registered(space, range);
 	space->shared_unmapped |= space->n_objects != 0;
 }
@@ -249,7 +242,7 @@ static void apply_remap(struct space *space, struct uffd_msg *msg)
 	evict_batches_moved(space, space_pgidx(space, from), space_pgidx(space, to),
 			    space_pgidx(space, len));
 	if (msg->LOG_FLAGS & LOG_VACATES) {
-		forget_occupied(space, from, from + len);
+		ranges_forget(&space->occupied, from, from + len);
 		(void)ranges_remove(&space->registered, from, from + len);
 	}
 	(void)ranges_add(&space->occupied, to, to + len, 0);
@@ -472,8 +465,8 @@ static void follow_occupied(struct ranges *occupied, const struct uffd_msg *msg)
 	struct range from = event_source(msg), to = event_target(msg);
 	bool vacates = msg->event == UFFD_EVENT_UNMAP || msg->LOG_FLAGS & LOG_VACATES;
 
-	if (vacates && ranges_remove(occupied, from.start, from.end) < 0)
-		ranges_clear(occupied);
+	if (vacates)
+		ranges_forget(occupied, from.start, from.end);
 	(void)ranges_add(occupied, to.start, to.end, 0);
 }
 
@@ -534,16 +527,12 @@ static void forget_certainty(struct space *space)
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		const struct uffd_msg *msg = msg_at(space, i);
 		struct range from = event_source(msg), to = event_target(msg);
-		int err = 0;
 
-		/* What is given up stays registered. */
+		/* To believe too little costs a system call, too much costs bytes. What is given up
+		 * stays registered. */
 		if (msg->event != UFFD_EVENT_REMOVE)
-			err = ranges_remove(&space->certain, from.start, from.end);
-		if (err == 0)
-			err = ranges_remove(&space->certain, to.start, to.end);
-		/* To believe too little costs a system call, too much costs bytes. */
-		if (err < 0)
-			ranges_clear(&space->certain);
+			ranges_forget(&space->certain, from.start, from.end);
+		ranges_forget(&space->certain, to.start, to.end);
 	}
 }
 

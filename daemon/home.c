@@ -319,8 +319,7 @@ int home_unregister(struct space *space, uint64_t start, uint64_t end)
 		return -EAGAIN;
 	}
 	(void)ranges_remove(&space->registered, start, end);
-	if (ranges_remove(&space->occupied, start, end) < 0)
-		ranges_clear(&space->occupied);
+	ranges_forget(&space->occupied, start, end);
 	return 0;
 }
 

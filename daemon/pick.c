@@ -268,10 +268,8 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 /* Records of what it has replaced would keep its pages from leaving. */
 static void forget_mapping(struct space *space, const struct mapping *m)
 {
-	if (ranges_remove(&space->certain, m->start, m->end) < 0)
-		ranges_clear(&space->certain);
-	if (ranges_remove(&space->occupied, m->start, m->end) < 0)
-		ranges_clear(&space->occupied);
+	ranges_forget(&space->certain, m->start, m->end);
+	ranges_forget(&space->occupied, m->start, m->end);
 	if (is_whole_mapping(space, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
 		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
 				   space_pgidx(space, m->end - m->start));

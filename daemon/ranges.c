@@ -98,6 +98,12 @@ int ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end)
 	return 0;
 }
 
+void ranges_forget(struct ranges *ranges, uint64_t start, uint64_t end)
+{
+	if (ranges_remove(ranges, start, end) < 0)
+		ranges_clear(ranges);
+}
+
 int ranges_add(struct ranges *ranges, uint64_t start, uint64_t end, uint32_t tag)
 {
 	size_t i;

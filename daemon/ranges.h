@@ -32,6 +32,8 @@ void ranges_clear(struct ranges *ranges);
 /* What was there before in [start, end) is replaced. -ENOMEM: unchanged. */
 int ranges_add(struct ranges *ranges, uint64_t start, uint64_t end, uint32_t tag);
 int ranges_remove(struct ranges *ranges, uint64_t start, uint64_t end);
+/* The same, where too little is better than too much: without memory nothing is left. */
+void ranges_forget(struct ranges *ranges, uint64_t start, uint64_t end);
 int ranges_copy(const struct ranges *from, struct ranges *ret_to);
 /* The first range that ends after addr, or NULL. */
 const struct range *ranges_at_or_after(const struct ranges *ranges, uint64_t addr);
