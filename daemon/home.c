@@ -306,14 +306,12 @@ static bool nothing_away(const struct space *space, uint64_t start, uint64_t end
 
 int home_unregister(struct space *space, uint64_t start, uint64_t end)
 {
-	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
-
 	if (uffd_settled(space->uffd) != UFFD_OK || ranges_remove(&space->certain, start, end) < 0)
 		return -EAGAIN;
 	if (uffd_unregister(space->uffd, start, end - start) != UFFD_OK)
 		return -EINVAL;
 	if (uffd_settled(space->uffd) == UFFD_AGAIN) {
-		(void)uffd_register(space->uffd, start, end - start, mode);
+		(void)uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 		object_registered_again(space, start, end);
 		space->raced = (struct range){ .start = start, .end = end };
 		return -EAGAIN;

@@ -159,7 +159,6 @@ static bool is_whole_mapping(struct space *space, uint64_t start, uint64_t end)
 
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
-	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 	enum uffd_result result;
 
 	/* A MOVE does not look at its source: a page taken from a mapping that is not registered
@@ -173,7 +172,7 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	/* What is registered while an event is unread is not certain, but raises events. */
 	if (uffd_settled(space->uffd) != UFFD_OK)
 		return false;
-	result = uffd_register(space->uffd, start, end - start, mode);
+	result = uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);

@@ -69,14 +69,12 @@ static uint64_t new_ground(const struct space *space, uint64_t pgidx, uint64_t g
 
 static void populate_help(struct space *space, uint64_t addr, uint64_t bytes)
 {
-	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
-
 	if (ranges_remove(&space->certain, addr, addr + bytes) < 0 ||
 	    uffd_unregister(space->uffd, addr, bytes) != UFFD_OK)
 		return;
 	/* Unregistering has woken it. It faults on the first page after this ground, or tells. */
 	(void)is_readable(space, POPULATE_BOUND_MS);
-	if (uffd_register(space->uffd, addr, bytes, mode) == UFFD_GONE)
+	if (uffd_register(space->uffd, addr, bytes, UFFD_REGISTER_MODE) == UFFD_GONE)
 		space->gone = true;
 	space->raced = (struct range){ .start = addr, .end = addr + bytes };
 }

@@ -168,7 +168,7 @@ static bool sleeps_elsewhere(int task_fd, pid_t tid, const struct threads_call *
 static bool pass_lock(struct space *space)
 {
 	return uffd_register(space->uffd, space->layout.beacon_addr, space->page_size,
-			     UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP) == UFFD_OK;
+			     UFFD_REGISTER_MODE) == UFFD_OK;
 }
 
 /* What was removed until now is what the next proof is about. */

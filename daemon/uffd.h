@@ -40,6 +40,8 @@ int uffd_probe(uint64_t *ret_features, uint64_t *ret_missing);
 /* For one UFFD_FEATURE_* bit: its name without the prefix; never NULL. */
 const char *uffd_feature_name(uint64_t bit);
 
+/* How private memory is registered, wherever it is. */
+#define UFFD_REGISTER_MODE (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
 enum uffd_result uffd_register(int uffd, uint64_t addr, uint64_t bytes, uint64_t mode);
 enum uffd_result uffd_unregister(int uffd, uint64_t addr, uint64_t bytes);
 /* *ret_done: bytes filled from the start on (also when the result is not UFFD_OK). */
