@@ -117,6 +117,7 @@ static bool maps_parse_line(const char *line, size_t len, struct mapping *ret)
 	ret->ino = inode;
 	ret->offset = offset;
 	ret->shared = perms[3] == 's';
+	ret->writable = perms[1] == 'w';
 	ret->is_zero_device = ret->shared && strcmp(path, "/dev/zero (deleted)") == 0;
 	ret->pins_memory = strcmp(path, "anon_inode:[io_uring]") == 0 ||
 			   strncmp(path, "/[aio]", 6) == 0 || strncmp(path, "socket:[", 8) == 0;
@@ -290,6 +291,7 @@ int maps_query(int maps_fd, uint64_t addr, struct mapping *ret)
 		.ino = query.inode,
 		.offset = query.vma_offset,
 		.shared = query.vma_flags & PROCMAP_QUERY_VMA_SHARED,
+		.writable = query.vma_flags & PROCMAP_QUERY_VMA_WRITABLE,
 	};
 	return 0;
 }

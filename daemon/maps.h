@@ -19,7 +19,7 @@ struct mapping {
 	dev_t dev; /* with ino: what is mapped there; 0 and 0: anonymous */
 	uint64_t ino;
 	uint64_t offset; /* bytes, of `start` in what is mapped */
-	bool shared;
+	bool shared, writable;
 	bool is_zero_device; /* MAP_SHARED|MAP_ANONYMOUS: no descriptor of it ever was */
 	bool pins_memory;    /* rings of an io_uring or a socket, or the older asynchronous I/O */
 	enum uhmm_reason reason; /* NONE: private, anonymous, writable: its pages can leave */
@@ -55,7 +55,7 @@ const struct mapping *maps_find(const struct maps *maps, uint64_t addr);
 const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr);
 /* The kernel's word on the one mapping that covers addr now, through the descriptor of its
  * /proc/PID/maps: 0, -ENOENT (there is none), or another negative errno. Sets start, end,
- * dev, ino, offset and shared only. Older kernels read all of the file: not fast. */
+ * dev, ino, offset, shared and writable only. Older kernels read all of the file: not fast. */
 int maps_query(int maps_fd, uint64_t addr, struct mapping *ret);
 
 #endif

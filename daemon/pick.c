@@ -118,6 +118,41 @@ static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
 	return false;
 }
 
+/* A range and what touches it, each as the kernel has it now; all zero: nothing. */
+struct place {
+	struct mapping at, below, above;
+};
+
+static bool look_at(const struct space *space, uint64_t addr, struct mapping *ret)
+{
+	int err = maps_query(space->maps_fd, addr, ret);
+
+	if (err == -ENOENT)
+		*ret = (struct mapping){ 0 };
+	return err == 0 || err == -ENOENT;
+}
+
+static bool look_around(const struct space *space, uint64_t start, uint64_t end, struct place *ret)
+{
+	return look_at(space, start - 1, &ret->below) && look_at(space, end, &ret->above) &&
+	       look_at(space, start, &ret->at);
+}
+
+/* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
+ * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
+ * would split what stands there now, and an mremap over both halves fail with EFAULT. */
+static bool is_whole_mapping(const struct place *place, uint64_t start, uint64_t end)
+{
+	return place->at.start == start && place->at.end == end && is_private_anonymous(&place->at);
+}
+
+/* Can it be that these two were one until one of them was registered? */
+static bool could_be_one(const struct mapping *low, const struct mapping *high)
+{
+	return low->end && low->end == high->start && low->writable && high->writable &&
+	       is_private_anonymous(low) && is_private_anonymous(high);
+}
+
 /* Is all of [start, end), which was just registered, really registered? What we knew of the
  * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
  * mapping in such a hole raises no event. But registered and fresh never join: one mapping
@@ -126,12 +161,17 @@ static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
  * register, and has to be served as what it is until it is let go. */
 static bool registered_is_certain(struct space *space, uint64_t start, uint64_t end)
 {
-	const struct mapping *m;
-	bool other;
+	struct mapping m;
+	bool is_one, other = false;
 
-	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+	if (!look_at(space, start, &m))
 		return false;
-	other = holds_other(&space->maps_check, start, end);
+	is_one = m.end >= end && is_private_anonymous(&m);
+	if (!is_one) {
+		if (maps_read(&space->maps_check, space->maps_fd) < 0)
+			return false;
+		other = holds_other(&space->maps_check, start, end);
+	}
 	space->has_shared |= other;
 	if (uffd_settled(space->uffd) != UFFD_OK)
 		return false;
@@ -140,32 +180,56 @@ static bool registered_is_certain(struct space *space, uint64_t start, uint64_t 
 		space->maps_read_ns = 0;
 		return false;
 	}
-	m = maps_find(&space->maps_check, start);
-	return m && m->end >= end;
+	return is_one;
 }
 
-/* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
- * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
- * would split what stands there now, and an mremap over both halves fail with EFAULT. */
-static bool is_whole_mapping(struct space *space, uint64_t start, uint64_t end)
+static bool make_certain(struct space *space, uint64_t start, uint64_t end)
 {
-	const struct mapping *m;
+	return registered_is_certain(space, start, end) &&
+	       ranges_add(&space->certain, start, end, 0) == 0 &&
+	       ranges_add(&space->occupied, start, end, 0) == 0;
+}
 
-	if (maps_read(&space->maps_check, space->maps_fd) < 0)
-		return false;
-	m = maps_find(&space->maps_check, start);
-	return m && m->start == start && m->end == end && is_private_anonymous(m);
+static void register_too(struct space *space, struct mapping *m)
+{
+	judge_own(space, m);
+	/* Not with an event unread: it would not be known as occupied before the next one. */
+	if (m->reason == UHMM_REASON_NONE && uffd_settled(space->uffd) == UFFD_OK &&
+	    uffd_register(space->uffd, m->start, m->end - m->start, UFFD_REGISTER_MODE) == UFFD_OK &&
+	    ranges_add(&space->registered, m->start, m->end, 0) == 0)
+		(void)make_certain(space, m->start, m->end);
+}
+
+/*
+ * A mapping that is not registered can be replaced by a larger one without an event, also between
+ * the look at it and the REGISTER, which then has split what is there. Its other parts are
+ * registered as well, and so are one with it again: that takes nothing from anybody, while to let
+ * go of the first one would lose what may be away of it.
+ */
+static void mend_split(struct space *space, const struct place *before, struct place *now)
+{
+	/* What is locked is filled at once, and stays. */
+	if (stats_get(&space->locked_kb))
+		return;
+	if (could_be_one(&now->below, &now->at) && !could_be_one(&before->below, &before->at))
+		register_too(space, &now->below);
+	if (could_be_one(&now->at, &now->above) && !could_be_one(&before->at, &before->above))
+		register_too(space, &now->above);
 }
 
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
+	bool is_beacon = start == space->layout.beacon_addr; /* a part, for good */
+	bool certain;
+	struct place before, now;
 	enum uffd_result result;
 
 	/* A MOVE does not look at its source: a page taken from a mapping that is not registered
 	 * would read zero. So belief is not enough here. */
 	if (ranges_cover(&space->certain, start, end))
 		return true;
-	if (start != space->layout.beacon_addr && !is_whole_mapping(space, start, end)) {
+	if (!is_beacon && (!look_around(space, start, end, &before) ||
+			   !is_whole_mapping(&before, start, end))) {
 		space->maps_read_ns = 0; /* look again */
 		return false;
 	}
@@ -174,12 +238,13 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 		return false;
 	result = uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
+		/* Uncertain also means that it may have come after a change whose event is unread. */
+		certain = make_certain(space, start, end);
+		if (!is_beacon && look_around(space, start, end, &now))
+			mend_split(space, &before, &now);
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		/* Uncertain also means that it may have come after a change whose event is unread. */
-		return registered_is_certain(space, start, end) &&
-		       ranges_add(&space->certain, start, end, 0) == 0 &&
-		       ranges_add(&space->occupied, start, end, 0) == 0;
+		return certain;
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;
@@ -267,9 +332,12 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 /* Records of what it has replaced would keep its pages from leaving. */
 static void forget_mapping(struct space *space, const struct mapping *m)
 {
+	struct place place;
+
 	ranges_forget(&space->certain, m->start, m->end);
 	ranges_forget(&space->occupied, m->start, m->end);
-	if (is_whole_mapping(space, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
+	if (look_around(space, m->start, m->end, &place) &&
+	    is_whole_mapping(&place, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
 		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
 				   space_pgidx(space, m->end - m->start));
 	space->maps_read_ns = 0;

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A mapping is replaced by a larger one just when it is about to be registered, and that moves:
+ * were only the part registered that the first one was, mremap would fail with EFAULT.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "prog.h"
+
+#define PLACES 32u
+#define PLACE_PAGES 24u
+#define SECONDS 5.0
+
+static char *ground;
+static atomic_bool stop;
+
+static char *place(uint32_t i)
+{
+	return ground + i % (2 * PLACES) * PLACE_PAGES * page_bytes();
+}
+
+static char *map_at(char *addr, uint32_t n_pages, int prot)
+{
+	CHECK(mmap(addr, n_pages * page_bytes(), prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		   0) == addr);
+	return addr;
+}
+
+static void fill(char *addr, uint32_t n_pages, uint32_t seed)
+{
+	for (uint32_t i = 0; i < n_pages; i++)
+		pattern_fill(addr + i * page_bytes(), page_bytes(), seed + i);
+}
+
+static void check(const char *addr, uint32_t seed)
+{
+	for (uint32_t i = 0; i < PLACE_PAGES; i++)
+		CHECK(pattern_holds(addr + i * page_bytes(), page_bytes(), seed + i, 0));
+}
+
+static void *nudge(void *arg)
+{
+	struct uhmm *handle = managed() ? handle_open() : NULL;
+
+	(void)arg;
+	while (!atomic_load(&stop))
+		nudge_away(handle, ground, 2 * (size_t)PLACES * PLACE_PAGES * page_bytes());
+	uhmm_close(handle);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t state = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
+	size_t bytes = PLACE_PAGES * page_bytes();
+	double end = now_sec() + SECONDS;
+	uint32_t n = 0, n_failed = 0;
+	pthread_t thread;
+
+	ground = mmap(NULL, 2 * PLACES * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(ground != MAP_FAILED);
+	CHECK(pthread_create(&thread, NULL, nudge, NULL) == 0);
+	for (; now_sec() < end; n++) {
+		/* Every second place, so that none is joined with another. */
+		char *from = place(2 * n), *to = place(2 * n + 1);
+		double moment = now_sec();
+
+		moment += (double)(random_next(&state) % 1000) * 1e-6;
+		fill(map_at(from, 2 + random_next(&state) % 8, PROT_READ | PROT_WRITE), 2, ~n);
+		while (now_sec() < moment)
+			;
+		fill(map_at(from, PLACE_PAGES, PROT_READ | PROT_WRITE), PLACE_PAGES, n);
+		moment = now_sec() + (double)(random_next(&state) % 1000) * 1e-6;
+		while (now_sec() < moment)
+			;
+		if (mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to) {
+			CHECK(errno == EFAULT);
+			n_failed++;
+			to = from;
+		}
+		check(to, n);
+		if (to != from)
+			(void)map_at(from, PLACE_PAGES, PROT_NONE);
+		check(to, n);
+		(void)map_at(to, PLACE_PAGES, PROT_NONE);
+	}
+	atomic_store(&stop, true);
+	CHECK(pthread_join(thread, NULL) == 0);
+	fprintf(stderr, "%u moves, %u of them failed\n", n, n_failed);
+	/* Between two system calls of the daemon one may still come. */
+	CHECK(n > 100 && n_failed <= 1 + n / 1000);
+	return 0;
+}
