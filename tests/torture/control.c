@@ -70,7 +70,7 @@ void control_reset(void)
 	ctl->stop = 0;
 	ctl->n_actors = 0;
 	ctl->n_alive = 0;
-	ctl->n_guarding = 0;
+	ctl->n_unaided = 0;
 	ctl->n_mapped = 0;
 	memset(ctl->commons, 0, sizeof(ctl->commons));
 	ctl->n_scripts = 0;

@@ -51,11 +51,14 @@ static int admin_connect(const char *socket)
 	return fd;
 }
 
-/* Not while somebody installs guards: see op_guard. */
+/* Not while somebody wants none: see op_guard, op_rug. */
 static bool restore_begin(void)
 {
 	__atomic_store_n(&ctl->restoring, 1, __ATOMIC_SEQ_CST);
-	return __atomic_load_n(&ctl->n_guarding, __ATOMIC_SEQ_CST) == 0;
+	if (__atomic_load_n(&ctl->n_unaided, __ATOMIC_SEQ_CST) == 0)
+		return true;
+	__atomic_store_n(&ctl->restoring, 0, __ATOMIC_SEQ_CST);
+	return false;
 }
 
 static void __attribute__((noreturn)) nudger_run(const char *socket)

@@ -118,9 +118,9 @@ static void op_hint(struct actor *a, const struct op *op)
  */
 static bool guard_begin(struct actor *a, const struct run *run)
 {
-	__atomic_fetch_add(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&ctl->n_unaided, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&ctl->restoring, __ATOMIC_SEQ_CST)) {
-		__atomic_fetch_sub(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+		__atomic_fetch_sub(&ctl->n_unaided, 1, __ATOMIC_SEQ_CST);
 		return false;
 	}
 	/* The answer comes after whatever the daemon was at: our own last faults, too. */
@@ -133,7 +133,7 @@ static bool guard_begin(struct actor *a, const struct run *run)
 
 static void guard_end(void)
 {
-	__atomic_fetch_sub(&ctl->n_guarding, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_sub(&ctl->n_unaided, 1, __ATOMIC_SEQ_CST);
 }
 
 static void op_guard(struct actor *a, const struct op *op)

@@ -231,9 +231,12 @@ static void op_swap(struct actor *a, const struct op *op)
 #define RUG_WALKERS 8u
 #define RUG_SEC 12.0
 #define RUG_LEFT_SEC 18.0
+#define RUG_SLOW_SEC 0.1
+#define RUG_DELAY_NSEC_MAX 131072u
 
 struct walker {
 	struct actor *a;
+	pthread_rwlock_t *gate;
 	const uint64_t *page; /* one word of it */
 	uint64_t before, after;
 	uint32_t done; /* atomic */
@@ -243,7 +246,11 @@ struct walker {
 static void *walker_run(void *arg)
 {
 	struct walker *walker = arg;
-	uint64_t got = __atomic_load_n(walker->page, __ATOMIC_RELAXED);
+	uint64_t got;
+
+	(void)pthread_rwlock_rdlock(walker->gate);
+	(void)pthread_rwlock_unlock(walker->gate);
+	got = __atomic_load_n(walker->page, __ATOMIC_RELAXED);
 
 	__atomic_store_n(&walker->done, 1, __ATOMIC_RELEASE);
 	if (got != walker->before && got != walker->after)
@@ -252,14 +259,21 @@ static void *walker_run(void *arg)
 	return NULL;
 }
 
+/* Who brought the page home, after it had left again, would wake whoever was forgotten: no restore
+ * begins any more once this has waited for a moment. */
 static void walker_wait(struct walker *walker)
 {
 	const struct timespec look = { .tv_nsec = 1000000 };
 	double begin = now_sec(), since = begin, now;
+	bool slow = false;
 
 	while (!__atomic_load_n(&walker->done, __ATOMIC_ACQUIRE)) {
 		(void)nanosleep(&look, NULL);
 		now = now_sec();
+		if (!slow && now - begin > RUG_SLOW_SEC) {
+			__atomic_fetch_add(&ctl->n_unaided, 1, __ATOMIC_SEQ_CST);
+			slow = true;
+		}
 		if (!page_is_present(walker->page))
 			since = now;
 		if (now - since > RUG_SEC || now - begin > RUG_LEFT_SEC)
@@ -267,6 +281,8 @@ static void walker_wait(struct walker *walker)
 			     (const void *)walker->page,
 			     now - since > RUG_SEC ? "is there" : "was there");
 	}
+	if (slow)
+		__atomic_fetch_sub(&ctl->n_unaided, 1, __ATOMIC_SEQ_CST);
 }
 
 static char *rug_map(struct actor *a, uint64_t mark)
@@ -303,17 +319,26 @@ static void op_rug(struct actor *a, const struct op *op)
 	char *floor = rug_map(a, before), *rug = rug_map(a, after);
 	struct walker walkers[RUG_WALKERS];
 	pthread_t threads[RUG_WALKERS];
+	pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
+	double moment;
 	uint32_t n = 0;
 
 	/* These come home, the others keep the mapping registered: to let go of it would wake
 	 * whoever was forgotten. */
 	rug_check(a, rug, RUG_WALKERS, after);
+	(void)pthread_rwlock_wrlock(&gate);
 	for (; n < RUG_WALKERS; n++) {
-		walkers[n] = (struct walker){ a, (uint64_t *)(void *)(floor + n * ctl->page_size),
-					      before + n, after + n, 0 };
+		walkers[n] = (struct walker){
+			a, &gate, (uint64_t *)(void *)(floor + n * ctl->page_size),
+			before + n, after + n, 0 };
 		if (pthread_create(&threads[n], NULL, walker_run, &walkers[n]) != 0)
 			break;
 	}
+	/* All fault at once, so that some must wait for their turn when the rug comes. */
+	moment = now_sec() + (double)(op->r[1] % RUG_DELAY_NSEC_MAX) * 1e-9;
+	(void)pthread_rwlock_unlock(&gate);
+	while (now_sec() < moment)
+		;
 	MUST(a, mremap(rug, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, floor) == floor);
 	for (uint32_t i = 0; i < n; i++) {
 		walker_wait(&walkers[i]);

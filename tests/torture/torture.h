@@ -188,8 +188,8 @@ struct control {
 	uint32_t stop;	    /* atomic: the round ends */
 	uint32_t n_actors;  /* atomic: slots handed out */
 	uint32_t n_alive;   /* atomic: processes */
-	/* See op_guard: nobody brings pages home unasked while one is installed. */
-	uint32_t n_guarding; /* atomic */
+	/* See op_guard and op_rug: nobody brings pages home unasked while some of these run. */
+	uint32_t n_unaided; /* atomic */
 	uint32_t restoring;  /* atomic */
 	uint32_t n_asks;    /* atomic, a futex: the neighbour sleeps on it */
 	uint64_t operations; /* atomic, of all rounds */
