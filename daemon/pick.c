@@ -65,15 +65,30 @@ static void account_reasons(struct space *space)
 		__atomic_store_n(&space->why_not_bytes[i], bytes[i], __ATOMIC_RELAXED);
 }
 
+static bool is_private_anonymous(const struct mapping *m)
+{
+	return !m->shared && m->ino == 0;
+}
+
+/* Is it registered, and not known to be? */
+static bool is_registered_unknown(const struct space *space, const struct mapping *m)
+{
+	return is_private_anonymous(m) && ranges_find(&space->registered, m->start) &&
+	       uffd_is_registered(space->uffd, m->start, space->page_size) == UFFD_OK &&
+	       uffd_settled(space->uffd) == UFFD_OK;
+}
+
 /* A registered mapping grows without an event, by mremap or as a stack, and is registered as a
- * whole. */
-static void note_growth(struct space *space)
+ * whole. And one may have been registered in an instant in which nothing was certain. */
+static void note_occupied(struct space *space)
 {
 	for (size_t i = 0; i < space->maps.n; i++) {
 		const struct mapping *m = &space->maps.v[i];
 		const struct range *r = ranges_at_or_after(&space->occupied, m->start);
 
-		if (r && r->start < m->end && !ranges_cover(&space->occupied, m->start, m->end))
+		if (ranges_cover(&space->occupied, m->start, m->end))
+			continue;
+		if ((r && r->start < m->end) || is_registered_unknown(space, m))
 			(void)ranges_add(&space->occupied, m->start, m->end, 0);
 	}
 }
@@ -93,7 +108,7 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	settled = space->n_events == 0 && uffd_settled(space->uffd) == UFFD_OK;
 	err = maps_read(&space->maps, space->maps_fd);
 	if (err == 0 && settled && uffd_settled(space->uffd) == UFFD_OK)
-		note_growth(space);
+		note_occupied(space);
 	/* smaps walks page tables: only a process with locked memory pays for it. */
 	if (err == 0 && stats_get(&space->locked_kb))
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
@@ -102,11 +117,6 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	account_reasons(space);
 	space->maps_read_ns = now_ns;
 	return err;
-}
-
-static bool is_private_anonymous(const struct mapping *m)
-{
-	return !m->shared && m->ino == 0;
 }
 
 static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)

@@ -278,6 +278,12 @@ START_TEST(with_an_event_unread_nothing_else_is_registered)
 	ck_assert_uint_eq(pick(true), 0);
 	ck_assert_uint_eq(registered_too, 0);
 	ck_assert_uint_eq(space.certain.n, 0);
+	/* What was registered then is known as occupied as soon as that is certain. */
+	settled = UFFD_OK;
+	ranges_clear(&space.occupied);
+	ck_assert_int_eq(pick_refresh_maps(&space, 0), 0);
+	ck_assert(ranges_cover(&space.occupied, start, end));
+	ck_assert(!ranges_find(&space.occupied, end));
 }
 END_TEST
 
