@@ -20,6 +20,8 @@
 #include "uffd.h"
 
 #define PICK_REGIONS 128u
+/* All addresses that a program can have. */
+#define HIGHEST_ADDR (1ull << 47)
 /* How long what came home last stays at least, if nothing comes after it. */
 #define RECENT_NS 100000000u
 /* How long a refusal of the kernel is believed. */
@@ -119,142 +121,193 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	return err;
 }
 
-static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
+/* Could it be one with what is to be registered, and is not registered itself? */
+static bool is_ground(struct space *space, const struct mapping *m)
 {
-	for (const struct mapping *m = maps_at_or_after(maps, start);
-	     m && m < maps->v + maps->n && m->start < end; m++)
-		if (!is_private_anonymous(m))
-			return true;
-	return false;
+	struct mapping judged = *m;
+
+	judge_own(space, &judged);
+	/* What is locked is filled at once, and stays. */
+	return is_private_anonymous(m) && m->writable && judged.reason == UHMM_REASON_NONE &&
+	       !stats_get(&space->locked_kb) && !ranges_find(&space->unmanaged, m->start) &&
+	       !ranges_find(&space->registered, m->start);
 }
 
-/* A range and what touches it, each as the kernel has it now; all zero: nothing. */
-struct place {
-	struct mapping at, below, above;
-};
-
-static bool look_at(const struct space *space, uint64_t addr, struct mapping *ret)
+static bool is_there(const struct space *space, uint64_t addr, struct mapping *ret)
 {
-	int err = maps_query(space->maps_fd, addr, ret);
-
-	if (err == -ENOENT)
-		*ret = (struct mapping){ 0 };
-	return err == 0 || err == -ENOENT;
+	return maps_query(space->maps_fd, addr, ret) == 0;
 }
 
-static bool look_around(const struct space *space, uint64_t start, uint64_t end, struct place *ret)
-{
-	return look_at(space, start - 1, &ret->below) && look_at(space, end, &ret->above) &&
-	       look_at(space, start, &ret->at);
-}
-
-/* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
- * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
- * would split what stands there now, and an mremap over both halves fail with EFAULT. */
-static bool is_whole_mapping(const struct place *place, uint64_t start, uint64_t end)
-{
-	return place->at.start == start && place->at.end == end && is_private_anonymous(&place->at);
-}
-
-/* Can it be that these two were one until one of them was registered? */
-static bool could_be_one(const struct mapping *low, const struct mapping *high)
-{
-	return low->end && low->end == high->start && low->writable && high->writable &&
-	       is_private_anonymous(low) && is_private_anonymous(high);
-}
-
-/* Is all of [start, end), which was just registered, really registered? What we knew of the
- * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
- * mapping in such a hole raises no event. But registered and fresh never join: one mapping
- * over all of it, and no event unread, means that it is. Nor does a mapping raise one that was
- * replaced before it was registered: what has come may be shared memory, which is not for us to
- * register, and has to be served as what it is until it is let go. */
-static bool registered_is_certain(struct space *space, uint64_t start, uint64_t end)
+/* Is it a mapping, the whole of it, at this moment? */
+static bool is_whole_mapping(const struct space *space, uint64_t start, uint64_t end)
 {
 	struct mapping m;
-	bool is_one, other = false;
 
-	if (!look_at(space, start, &m))
-		return false;
-	is_one = m.end >= end && is_private_anonymous(&m);
-	if (!is_one) {
-		if (maps_read(&space->maps_check, space->maps_fd) < 0)
-			return false;
-		other = holds_other(&space->maps_check, start, end);
-	}
-	space->has_shared |= other;
-	if (uffd_settled(space->uffd) != UFFD_OK)
-		return false;
-	if (other) {
-		(void)home_unregister(space, start, end);
-		space->maps_read_ns = 0;
-		return false;
-	}
-	return is_one;
-}
-
-static bool make_certain(struct space *space, uint64_t start, uint64_t end)
-{
-	return registered_is_certain(space, start, end) &&
-	       ranges_add(&space->certain, start, end, 0) == 0 &&
-	       ranges_add(&space->occupied, start, end, 0) == 0;
-}
-
-static void register_too(struct space *space, struct mapping *m)
-{
-	judge_own(space, m);
-	/* Not with an event unread: it would not be known as occupied before the next one. */
-	if (m->reason == UHMM_REASON_NONE && uffd_settled(space->uffd) == UFFD_OK &&
-	    uffd_register(space->uffd, m->start, m->end - m->start, UFFD_REGISTER_MODE) == UFFD_OK &&
-	    ranges_add(&space->registered, m->start, m->end, 0) == 0)
-		(void)make_certain(space, m->start, m->end);
+	return is_there(space, start, &m) && m.start == start && m.end == end &&
+	       is_private_anonymous(&m);
 }
 
 /*
- * A mapping that is not registered can be replaced by a larger one without an event, also between
- * the look at it and the REGISTER, which then has split what is there. Its other parts are
- * registered as well, and so are one with it again: that takes nothing from anybody, while to let
- * go of the first one would lose what may be away of it.
+ * From where to where to register, for [start, end) to be registered. What we know of the mappings
+ * is older than the REGISTER, threads map and unmap all the time, and what is not registered can
+ * be replaced without an event. A REGISTER that ended amid what stands there by then would split
+ * it, for ever if both parts were touched meanwhile, and an mremap over them fail with EFAULT. So
+ * it ends where something else stands that must go first: holes are registered along, and what
+ * touches and is of the same kind.
  */
-static void mend_split(struct space *space, const struct place *before, struct place *now)
+static bool find_ground(struct space *space, uint64_t start, uint64_t end, struct range *ret)
 {
-	/* What is locked is filled at once, and stays. */
-	if (stats_get(&space->locked_kb))
+	const struct maps *maps = &space->maps_check;
+	const struct mapping *low, *high, *stop;
+
+	*ret = (struct range){ start, end, 0 };
+	if (ranges_find(&space->registered, start))
+		return is_whole_mapping(space, start, end);
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+		return false;
+	low = high = maps_find(maps, start);
+	if (!low || low->start != start || low->end != end || !is_private_anonymous(low))
+		return false;
+	stop = maps->v + maps->n;
+	while (low > maps->v && low[-1].end == low->start && is_ground(space, low - 1))
+		low--;
+	while (high + 1 < stop && high[1].start == high->end && is_ground(space, high + 1))
+		high++;
+	ret->start = low > maps->v ? low[-1].end : low->start;
+	ret->end = high + 1 < stop && high[1].start < HIGHEST_ADDR ? high[1].start : high->end;
+	return true;
+}
+
+/* Do the two that meet at this edge of what was just registered belong together? Then something
+ * was replaced that was there when the edge was chosen. */
+static bool is_split_at(struct space *space, uint64_t edge, bool upper, struct mapping *ret_rest)
+{
+	struct mapping low, high;
+
+	if (!is_there(space, edge - 1, &low) || !is_there(space, edge, &high) || low.end != edge ||
+	    high.start != edge || !is_private_anonymous(&low) || !is_private_anonymous(&high) ||
+	    !low.writable || !high.writable)
+		return false;
+	*ret_rest = upper ? high : low;
+	return is_ground(space, ret_rest);
+}
+
+/* The rest is registered, too, and so is one with it again. Not with an event unread: it would not
+ * be known as occupied before the next one. To let go of the first part instead would lose what
+ * may be away of it. */
+static void mend_splits(struct space *space, struct range *ground)
+{
+	struct mapping rest;
+
+	for (int upper = 0; upper < 2; upper++) {
+		if (!is_split_at(space, upper ? ground->end : ground->start, upper, &rest) ||
+		    uffd_settled(space->uffd) != UFFD_OK ||
+		    uffd_register(space->uffd, rest.start, rest.end - rest.start,
+				  UFFD_REGISTER_MODE) != UFFD_OK)
+			continue;
+		ground->start = upper ? ground->start : rest.start;
+		ground->end = upper ? rest.end : ground->end;
+	}
+}
+
+static bool lies_in(const struct mapping *m, const struct range *ground)
+{
+	return m->start < ground->end && ground->start < m->end;
+}
+
+/* Ask of all that is there now. *ret_other: something that is not for us to register has come. */
+static bool ask_ground(struct space *space, const struct range *ground,
+		       const struct mapping **ret_other)
+{
+	*ret_other = NULL;
+	if (maps_read(&space->maps_check, space->maps_fd) < 0)
+		return false;
+	for (size_t i = 0; i < space->maps_check.n; i++) {
+		struct mapping *m = &space->maps_check.v[i];
+
+		if (!lies_in(m, ground))
+			continue;
+		if (is_private_anonymous(m))
+			m->registered = uffd_is_registered(space->uffd, m->start,
+							   space->page_size) == UFFD_OK;
+		else
+			*ret_other = m;
+	}
+	return true;
+}
+
+/*
+ * What of the ground, which was just registered, is really registered? What we knew of the
+ * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
+ * mapping in such a hole raises no event. But a mapping is registered or not as a whole: so the
+ * kernel is asked of each, and believed if no event is unread afterwards. Nor does a mapping raise
+ * one that was replaced before it was registered: what has come may be shared memory, which has to
+ * be served as what it is until it is let go.
+ */
+static void make_certain(struct space *space, const struct range *ground)
+{
+	const struct mapping *other;
+	bool asked = ask_ground(space, ground, &other);
+
+	space->has_shared |= other != NULL;
+	if (!asked || other || uffd_settled(space->uffd) != UFFD_OK) {
+		/* Rather too much. */
+		(void)ranges_add(&space->registered, ground->start, ground->end, 0);
+		if (other && uffd_settled(space->uffd) == UFFD_OK)
+			(void)home_unregister(space, other->start, other->end);
+		space->maps_read_ns = 0;
 		return;
-	if (could_be_one(&now->below, &now->at) && !could_be_one(&before->below, &before->at))
-		register_too(space, &now->below);
-	if (could_be_one(&now->at, &now->above) && !could_be_one(&before->at, &before->above))
-		register_too(space, &now->above);
+	}
+	for (size_t i = 0; i < space->maps_check.n; i++) {
+		const struct mapping *m = &space->maps_check.v[i];
+
+		if (!lies_in(m, ground))
+			continue;
+		if (m->registered && ranges_add(&space->registered, m->start, m->end, 0) == 0 &&
+		    ranges_add(&space->occupied, m->start, m->end, 0) == 0)
+			(void)ranges_add(&space->certain, m->start, m->end, 0);
+	}
+}
+
+/* Where one of its neighbours cannot be registered, it alone. */
+static enum uffd_result register_ground(struct space *space, struct range *ground, uint64_t start,
+					uint64_t end)
+{
+	enum uffd_result result = uffd_register(space->uffd, ground->start,
+						ground->end - ground->start, UFFD_REGISTER_MODE);
+
+	if (result == UFFD_OK || result == UFFD_GONE ||
+	    (ground->start == start && ground->end == end))
+		return result;
+	*ground = (struct range){ start, end, 0 };
+	return uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 }
 
 bool pick_register(struct space *space, uint64_t start, uint64_t end)
 {
 	bool is_beacon = start == space->layout.beacon_addr; /* a part, for good */
-	bool certain;
-	struct place before, now;
+	struct range ground = { start, end, 0 };
 	enum uffd_result result;
 
 	/* A MOVE does not look at its source: a page taken from a mapping that is not registered
 	 * would read zero. So belief is not enough here. */
 	if (ranges_cover(&space->certain, start, end))
 		return true;
-	if (!is_beacon && (!look_around(space, start, end, &before) ||
-			   !is_whole_mapping(&before, start, end))) {
+	if (!is_beacon && !find_ground(space, start, end, &ground)) {
 		space->maps_read_ns = 0; /* look again */
 		return false;
 	}
 	/* What is registered while an event is unread is not certain, but raises events. */
 	if (uffd_settled(space->uffd) != UFFD_OK)
 		return false;
-	result = uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
-	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
-		/* Uncertain also means that it may have come after a change whose event is unread. */
-		certain = make_certain(space, start, end);
-		if (!is_beacon && look_around(space, start, end, &now))
-			mend_split(space, &before, &now);
+	result = register_ground(space, &ground, start, end);
+	if (result == UFFD_OK) {
+		if (!is_beacon)
+			mend_splits(space, &ground);
+		make_certain(space, &ground);
 		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
 				 __ATOMIC_RELAXED);
-		return certain;
+		return ranges_cover(&space->certain, start, end);
 	}
 	if (result == UFFD_GONE)
 		space->gone = true;
@@ -342,12 +395,9 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 /* Records of what it has replaced would keep its pages from leaving. */
 static void forget_mapping(struct space *space, const struct mapping *m)
 {
-	struct place place;
-
 	ranges_forget(&space->certain, m->start, m->end);
 	ranges_forget(&space->occupied, m->start, m->end);
-	if (look_around(space, m->start, m->end, &place) &&
-	    is_whole_mapping(&place, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
+	if (is_whole_mapping(space, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
 		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
 				   space_pgidx(space, m->end - m->start));
 	space->maps_read_ns = 0;

@@ -25,7 +25,9 @@ enum uffd_result __wrap_uffd_settled(int uffd)
 	return settled;
 }
 
+static struct range asked; /* to be registered, first of all */
 static uint64_t registered_too;
+static bool refuse_more; /* than the mapping */
 
 /* A mapping like the first beside it, at `addr`, and not one with it. */
 static void stand_beside(uint64_t addr)
@@ -42,10 +44,14 @@ enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uin
 enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uint64_t mode)
 {
 	(void)uffd, (void)mode;
-	if (addr != start) {
-		ck_assert(addr == end || addr + len == start);
+	if (asked.end == 0)
+		asked = (struct range){ addr, addr + len, 0 };
+	else if (!refuse_more)
 		registered_too += len;
-		/* One again. */
+	if (refuse_more && (addr != start || addr + len != end))
+		return UFFD_ERROR;
+	/* The rest: one again. */
+	if (addr + len <= start || addr >= end) {
 		ck_assert_int_eq(madvise((void *)addr, len, MADV_DODUMP), 0);
 		return UFFD_OK;
 	}
@@ -249,13 +255,54 @@ START_TEST(what_was_split_by_mistake_is_one_again)
 }
 END_TEST
 
-START_TEST(what_was_two_before_stays_so)
+/* It could be replaced by one with it. */
+START_TEST(what_touches_and_is_alike_is_registered_along)
 {
 	stand_beside(end);
 	come_home(0);
 	ck_assert_uint_eq(pick(true), PAGES);
+	ck_assert_uint_eq(asked.start, start);
+	ck_assert_uint_eq(asked.end, end + space.page_size);
+	ck_assert(ranges_cover(&space.certain, start, end + space.page_size));
+}
+END_TEST
+
+START_TEST(holes_beside_it_are_registered_along)
+{
+	ck_assert_int_eq(munmap((void *)end, space.page_size), 0);
+	ck_assert_int_eq(munmap((void *)(start - space.page_size), space.page_size), 0);
+	come_home(0);
+	ck_assert_uint_eq(pick(true), PAGES);
+	ck_assert_uint_eq(asked.start, start - space.page_size);
+	ck_assert_uint_eq(asked.end, end + space.page_size);
 	ck_assert_uint_eq(registered_too, 0);
+	/* Nothing is there: what comes there is not registered. */
+	ck_assert(!ranges_find(&space.registered, end));
 	ck_assert(ranges_cover(&space.certain, start, end));
+}
+END_TEST
+
+START_TEST(what_cannot_be_registered_with_its_neighbours_is_alone)
+{
+	refuse_more = true;
+	stand_beside(end);
+	come_home(0);
+	ck_assert_uint_eq(pick(true), PAGES);
+	ck_assert_uint_eq(asked.end, end + space.page_size);
+	ck_assert(ranges_cover(&space.certain, start, end));
+}
+END_TEST
+
+START_TEST(locked_memory_is_not_registered_along)
+{
+	stand_beside(end);
+	come_home(0);
+	space.smaps_fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(space.smaps_fd, 0);
+	space.locked_kb = 4;
+	ck_assert_uint_eq(pick(true), PAGES);
+	ck_assert_uint_eq(asked.end, end);
+	ck_assert_uint_eq(registered_too, 0);
 }
 END_TEST
 
@@ -304,7 +351,10 @@ int main(void)
 	tcase_add_loop_test(tcase, what_was_split_by_mistake_is_one_again, 0, 4);
 	tcase_add_test(tcase, what_is_the_agents_is_not_registered_with_it);
 	tcase_add_test(tcase, with_an_event_unread_nothing_else_is_registered);
-	tcase_add_test(tcase, what_was_two_before_stays_so);
+	tcase_add_test(tcase, what_touches_and_is_alike_is_registered_along);
+	tcase_add_test(tcase, holes_beside_it_are_registered_along);
+	tcase_add_test(tcase, what_cannot_be_registered_with_its_neighbours_is_alone);
+	tcase_add_test(tcase, locked_memory_is_not_registered_along);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
