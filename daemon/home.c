@@ -239,8 +239,7 @@ static bool home_step_in(struct space *space, struct mail *mail)
 
 static bool maps_shared_memory(const struct space *space, uint64_t start, uint64_t end)
 {
-	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
-	     m && m < space->maps.v + space->maps.n && m->start < end; m++)
+	maps_for_each_in(m, &space->maps, start, end)
 		if (m->shared)
 			return true;
 	return false;
@@ -324,8 +323,7 @@ int home_unregister(struct space *space, uint64_t start, uint64_t end)
 /* Unregister the mappings of [start, end) that have nothing away: whole ones, see pick.c. */
 static void release_range(struct space *space, uint64_t start, uint64_t end)
 {
-	for (const struct mapping *m = maps_at_or_after(&space->maps, start);
-	     m && m < space->maps.v + space->maps.n && m->start < end; m++) {
+	maps_for_each_in(m, &space->maps, start, end) {
 		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
 		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;

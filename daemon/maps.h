@@ -53,6 +53,10 @@ int maps_apply_smaps(struct maps *maps, int smaps_fd);
 const struct mapping *maps_find(const struct maps *maps, uint64_t addr);
 /* The first mapping that ends after addr. */
 const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr);
+/* Each mapping m of which some lies in [from, to). */
+#define maps_for_each_in(m, maps, from, to)                                                        \
+	for (const struct mapping *m = maps_at_or_after((maps), (from));                           \
+	     m && m < (maps)->v + (maps)->n && m->start < (to); m++)
 /* The kernel's word on the one mapping that covers addr now, through the descriptor of its
  * /proc/PID/maps: 0, -ENOENT (there is none), or another negative errno. Sets start, end,
  * dev, ino, offset, shared and writable only. Older kernels read all of the file: not fast. */

@@ -234,8 +234,7 @@ void object_registered_again(struct space *space, uint64_t start, uint64_t end)
 		take_back_leaving(space->objects[i]);
 	if (maps_read(&space->maps_check, space->maps_fd) < 0)
 		return;
-	for (const struct mapping *m = maps_at_or_after(&space->maps_check, start);
-	     m && m < space->maps_check.v + space->maps_check.n && m->start < end; m++) {
+	maps_for_each_in(m, &space->maps_check, start, end) {
 		space->has_shared |= m->shared;
 		if (m->shared && object_of_space(space, m->dev, m->ino))
 			(void)uffd_register(space->uffd, m->start, m->end - m->start,

@@ -121,8 +121,7 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 
 static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
 {
-	for (const struct mapping *m = maps_at_or_after(maps, start);
-	     m && m < maps->v + maps->n && m->start < end; m++)
+	maps_for_each_in(m, maps, start, end)
 		if (!is_private_anonymous(m))
 			return true;
 	return false;
