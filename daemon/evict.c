@@ -795,8 +795,8 @@ static void late_forget(struct space *space, uint64_t pgidx, struct page_rec rec
 	struct mapping m;
 
 	if (space->store && page_rec_store(rec) == space->store->unit->index &&
-	    maps_query(space->maps_fd, space_addr(space, pgidx), &m) == 0 && !m.shared &&
-	    m.ino == 0)
+	    maps_query(space->maps_fd, space_addr(space, pgidx), &m) == 0 &&
+	    mapping_is_private_anonymous(&m))
 		fault_count_lost(space, pgidx, "it was taken from what is not registered");
 	(void)pagemap_set(&space->map, pgidx, (struct page_rec){ 0 });
 }

@@ -29,6 +29,11 @@ struct mapping {
 	bool registered; /* with a userfaultfd; only after maps_apply_smaps */
 };
 
+static inline bool mapping_is_private_anonymous(const struct mapping *m)
+{
+	return !m->shared && m->ino == 0;
+}
+
 struct maps {
 	struct mapping *v;
 	size_t n, cap;

@@ -65,15 +65,10 @@ static void account_reasons(struct space *space)
 		__atomic_store_n(&space->why_not_bytes[i], bytes[i], __ATOMIC_RELAXED);
 }
 
-static bool is_private_anonymous(const struct mapping *m)
-{
-	return !m->shared && m->ino == 0;
-}
-
 /* Is it registered, and not known to be? */
 static bool is_registered_unknown(const struct space *space, const struct mapping *m)
 {
-	return is_private_anonymous(m) && ranges_find(&space->registered, m->start) &&
+	return mapping_is_private_anonymous(m) && ranges_find(&space->registered, m->start) &&
 	       uffd_is_registered(space->uffd, m->start, space->page_size) == UFFD_OK &&
 	       uffd_settled(space->uffd) == UFFD_OK;
 }
@@ -122,7 +117,7 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
 {
 	maps_for_each_in(m, maps, start, end)
-		if (!is_private_anonymous(m))
+		if (!mapping_is_private_anonymous(m))
 			return true;
 	return false;
 }
@@ -150,16 +145,16 @@ static bool look_around(const struct space *space, uint64_t start, uint64_t end,
 /* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
  * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
  * would split what stands there now, and an mremap over both halves fail with EFAULT. */
-static bool is_whole_mapping(const struct place *place, uint64_t start, uint64_t end)
+static bool is_whole_mapping(const struct mapping *m, uint64_t start, uint64_t end)
 {
-	return place->at.start == start && place->at.end == end && is_private_anonymous(&place->at);
+	return m->start == start && m->end == end && mapping_is_private_anonymous(m);
 }
 
 /* Can it be that these two were one until one of them was registered? */
 static bool could_be_one(const struct mapping *low, const struct mapping *high)
 {
 	return low->end && low->end == high->start && low->writable && high->writable &&
-	       is_private_anonymous(low) && is_private_anonymous(high);
+	       mapping_is_private_anonymous(low) && mapping_is_private_anonymous(high);
 }
 
 /* Is all of [start, end), which was just registered, really registered? What we knew of the
@@ -175,7 +170,7 @@ static bool registered_is_certain(struct space *space, uint64_t start, uint64_t 
 
 	if (!look_at(space, start, &m))
 		return false;
-	is_one = m.end >= end && is_private_anonymous(&m);
+	is_one = m.end >= end && mapping_is_private_anonymous(&m);
 	if (!is_one) {
 		if (maps_read(&space->maps_check, space->maps_fd) < 0)
 			return false;
@@ -204,7 +199,8 @@ static void register_too(struct space *space, struct mapping *m)
 	judge_own(space, m);
 	/* Not with an event unread: it would not be known as occupied before the next one. */
 	if (m->reason == UHMM_REASON_NONE && uffd_settled(space->uffd) == UFFD_OK &&
-	    uffd_register(space->uffd, m->start, m->end - m->start, UFFD_REGISTER_MODE) == UFFD_OK &&
+	    uffd_register(space->uffd, m->start, m->end - m->start, UFFD_REGISTER_MODE) ==
+		    UFFD_OK &&
 	    ranges_add(&space->registered, m->start, m->end, 0) == 0)
 		(void)make_certain(space, m->start, m->end);
 }
@@ -238,7 +234,7 @@ bool pick_register(struct space *space, uint64_t start, uint64_t end)
 	if (ranges_cover(&space->certain, start, end))
 		return true;
 	if (!is_beacon && (!look_around(space, start, end, &before) ||
-			   !is_whole_mapping(&before, start, end))) {
+			   !is_whole_mapping(&before.at, start, end))) {
 		space->maps_read_ns = 0; /* look again */
 		return false;
 	}
@@ -341,12 +337,12 @@ static bool pick_register_mapping(struct space *space, const struct mapping *m)
 /* Records of what it has replaced would keep its pages from leaving. */
 static void forget_mapping(struct space *space, const struct mapping *m)
 {
-	struct place place;
+	struct mapping now;
 
 	ranges_forget(&space->certain, m->start, m->end);
 	ranges_forget(&space->occupied, m->start, m->end);
-	if (look_around(space, m->start, m->end, &place) &&
-	    is_whole_mapping(&place, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
+	if (look_at(space, m->start, &now) && is_whole_mapping(&now, m->start, m->end) &&
+	    uffd_settled(space->uffd) == UFFD_OK)
 		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
 				   space_pgidx(space, m->end - m->start));
 	space->maps_read_ns = 0;
