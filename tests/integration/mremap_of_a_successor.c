@@ -39,6 +39,18 @@ static void check(const char *addr, uint32_t seed)
 		CHECK(pattern_holds(addr + i * page_bytes(), page_bytes(), seed + i, 0));
 }
 
+/* Less than a millisecond. */
+static double draw_pause(uint64_t *state)
+{
+	return (double)(random_next(state) % 1000) * 1e-6;
+}
+
+static void spin_until(double moment)
+{
+	while (now_sec() < moment)
+		;
+}
+
 static void *nudge(void *arg)
 {
 	struct uhmm *handle = managed() ? handle_open() : NULL;
@@ -64,16 +76,12 @@ int main(int argc, char **argv)
 	for (; now_sec() < end; n++) {
 		/* Every second place, so that none is joined with another. */
 		char *from = place(2 * n), *to = place(2 * n + 1);
-		double moment = now_sec();
+		double moment = now_sec() + draw_pause(&state);
 
-		moment += (double)(random_next(&state) % 1000) * 1e-6;
 		fill(map_at(from, 2 + random_next(&state) % 8, PROT_READ | PROT_WRITE), 2, ~n);
-		while (now_sec() < moment)
-			;
+		spin_until(moment);
 		fill(map_at(from, PLACE_PAGES, PROT_READ | PROT_WRITE), PLACE_PAGES, n);
-		moment = now_sec() + (double)(random_next(&state) % 1000) * 1e-6;
-		while (now_sec() < moment)
-			;
+		spin_until(now_sec() + draw_pause(&state));
 		if (mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to) {
 			CHECK(errno == EFAULT);
 			n_failed++;
