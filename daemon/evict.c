@@ -29,6 +29,7 @@
 #include "agent.h"
 #include "event.h"
 #include "fault.h"
+#include "ground.h"
 #include "home.h"
 #include "log.h"
 #include "pick.h"
@@ -319,7 +320,7 @@ static void evict_beacon(struct space *space, struct batch *batch)
 	uint32_t here = UHMM_BEACON_HERE;
 	uint64_t addr = space->layout.beacon_addr;
 
-	if (!pick_register(space, addr, addr + space->page_size))
+	if (!ground_register(space, addr, addr + space->page_size))
 		return;
 	/* A store makes the page this process's own again if an earlier fork shared it. */
 	(void)!pwrite(space->mem_fd, &here, sizeof(here), (off_t)addr);

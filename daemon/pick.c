@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
-#include "home.h"
+#include "ground.h"
 #include "object.h"
 #include "quiesce.h"
 #include "uffd.h"
@@ -26,24 +26,6 @@
 #define UNMANAGED_FORGET_NS 1000000000u
 
 /* ---- mappings ------------------------------------------------------------------------- */
-
-static bool overlaps(const struct mapping *m, uint64_t start, uint64_t bytes)
-{
-	return m->start < start + bytes && start < m->end;
-}
-
-static void judge_own(struct space *space, struct mapping *m)
-{
-	const struct space_layout *layout = &space->layout;
-
-	if (overlaps(m, layout->staging_addr, space_staging_bytes(space)) ||
-	    overlaps(m, layout->private_addr, layout->private_bytes) ||
-	    overlaps(m, layout->ring_addr, layout->ring_bytes) ||
-	    overlaps(m, layout->beacon_addr, space->page_size))
-		m->reason = UHMM_REASON_AGENT;
-	else if (m->start <= UFFD_NEVER_REGISTERED)
-		m->reason = UHMM_REASON_DEVICE;
-}
 
 static void account_reasons(struct space *space)
 {
@@ -108,156 +90,10 @@ int pick_refresh_maps(struct space *space, uint64_t max_age_ns)
 	if (err == 0 && stats_get(&space->locked_kb))
 		err = maps_apply_smaps(&space->maps, space->smaps_fd);
 	for (size_t i = 0; i < space->maps.n; i++)
-		judge_own(space, &space->maps.v[i]);
+		space_judge_mapping(space, &space->maps.v[i]);
 	account_reasons(space);
 	space->maps_read_ns = now_ns;
 	return err;
-}
-
-static bool holds_other(const struct maps *maps, uint64_t start, uint64_t end)
-{
-	maps_for_each_in(m, maps, start, end)
-		if (!mapping_is_private_anonymous(m))
-			return true;
-	return false;
-}
-
-/* A range and what touches it, each as the kernel has it now; all zero: nothing. */
-struct place {
-	struct mapping at, below, above;
-};
-
-static bool look_at(const struct space *space, uint64_t addr, struct mapping *ret)
-{
-	int err = maps_query(space->maps_fd, addr, ret);
-
-	if (err == -ENOENT)
-		*ret = (struct mapping){ 0 };
-	return err == 0 || err == -ENOENT;
-}
-
-static bool look_around(const struct space *space, uint64_t start, uint64_t end, struct place *ret)
-{
-	return look_at(space, start - 1, &ret->below) && look_at(space, end, &ret->above) &&
-	       look_at(space, start, &ret->at);
-}
-
-/* Is it a mapping, the whole of it, at this moment? What we know of the mappings is older than
- * the wish to register one, and threads map and unmap all the time: a REGISTER of what was one
- * would split what stands there now, and an mremap over both halves fail with EFAULT. */
-static bool is_whole_mapping(const struct mapping *m, uint64_t start, uint64_t end)
-{
-	return m->start == start && m->end == end && mapping_is_private_anonymous(m);
-}
-
-/* Can it be that these two were one until one of them was registered? */
-static bool could_be_one(const struct mapping *low, const struct mapping *high)
-{
-	return low->end && low->end == high->start && low->writable && high->writable &&
-	       mapping_is_private_anonymous(low) && mapping_is_private_anonymous(high);
-}
-
-/* Is all of [start, end), which was just registered, really registered? What we knew of the
- * mappings is older than the REGISTER, which passes over holes without a word, and a fresh
- * mapping in such a hole raises no event. But registered and fresh never join: one mapping
- * over all of it, and no event unread, means that it is. Nor does a mapping raise one that was
- * replaced before it was registered: what has come may be shared memory, which is not for us to
- * register, and has to be served as what it is until it is let go. */
-static bool registered_is_certain(struct space *space, uint64_t start, uint64_t end)
-{
-	struct mapping m;
-	bool is_one, other = false;
-
-	if (!look_at(space, start, &m))
-		return false;
-	is_one = m.end >= end && mapping_is_private_anonymous(&m);
-	if (!is_one) {
-		if (maps_read(&space->maps_check, space->maps_fd) < 0)
-			return false;
-		other = holds_other(&space->maps_check, start, end);
-	}
-	space->has_shared |= other;
-	if (uffd_settled(space->uffd) != UFFD_OK)
-		return false;
-	if (other) {
-		(void)home_unregister(space, start, end);
-		space->maps_read_ns = 0;
-		return false;
-	}
-	return is_one;
-}
-
-static bool make_certain(struct space *space, uint64_t start, uint64_t end)
-{
-	return registered_is_certain(space, start, end) &&
-	       ranges_add(&space->certain, start, end, 0) == 0 &&
-	       ranges_add(&space->occupied, start, end, 0) == 0;
-}
-
-static void register_too(struct space *space, struct mapping *m)
-{
-	judge_own(space, m);
-	/* Not with an event unread: it would not be known as occupied before the next one. */
-	if (m->reason == UHMM_REASON_NONE && uffd_settled(space->uffd) == UFFD_OK &&
-	    uffd_register(space->uffd, m->start, m->end - m->start, UFFD_REGISTER_MODE) ==
-		    UFFD_OK &&
-	    ranges_add(&space->registered, m->start, m->end, 0) == 0)
-		(void)make_certain(space, m->start, m->end);
-}
-
-/*
- * A mapping that is not registered can be replaced by a larger one without an event, also between
- * the look at it and the REGISTER, which then has split what is there. Its other parts are
- * registered as well, and so are one with it again: that takes nothing from anybody, while to let
- * go of the first one would lose what may be away of it.
- */
-static void mend_split(struct space *space, const struct place *before, struct place *now)
-{
-	/* What is locked is filled at once, and stays. */
-	if (stats_get(&space->locked_kb))
-		return;
-	if (could_be_one(&now->below, &now->at) && !could_be_one(&before->below, &before->at))
-		register_too(space, &now->below);
-	if (could_be_one(&now->at, &now->above) && !could_be_one(&before->at, &before->above))
-		register_too(space, &now->above);
-}
-
-bool pick_register(struct space *space, uint64_t start, uint64_t end)
-{
-	bool is_beacon = start == space->layout.beacon_addr; /* a part, for good */
-	bool certain;
-	struct place before, now;
-	enum uffd_result result;
-
-	/* A MOVE does not look at its source: a page taken from a mapping that is not registered
-	 * would read zero. So belief is not enough here. */
-	if (ranges_cover(&space->certain, start, end))
-		return true;
-	if (!is_beacon && (!look_around(space, start, end, &before) ||
-			   !is_whole_mapping(&before.at, start, end))) {
-		space->maps_read_ns = 0; /* look again */
-		return false;
-	}
-	/* What is registered while an event is unread is not certain, but raises events. */
-	if (uffd_settled(space->uffd) != UFFD_OK)
-		return false;
-	result = uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
-	if (result == UFFD_OK && ranges_add(&space->registered, start, end, 0) == 0) {
-		/* Uncertain also means that it may have come after a change whose event is unread. */
-		certain = make_certain(space, start, end);
-		if (!is_beacon && look_around(space, start, end, &now))
-			mend_split(space, &before, &now);
-		__atomic_store_n(&space->registered_bytes, ranges_bytes(&space->registered),
-				 __ATOMIC_RELAXED);
-		return certain;
-	}
-	if (result == UFFD_GONE)
-		space->gone = true;
-	else if (result == UFFD_ERROR && errno == EBUSY)
-		(void)ranges_add(&space->unmanaged, start, end, UHMM_REASON_APP_UFFD);
-	else
-		space->maps_read_ns = 0; /* it was mapped when we looked; look again */
-	return false;
 }
 
 int pick_collect_pinned(struct space *space)
@@ -331,18 +167,15 @@ static bool pick_wants(struct space *space, uint64_t pgidx, bool any)
 static bool pick_register_mapping(struct space *space, const struct mapping *m)
 {
 	return !ranges_find(&space->unmanaged, m->start) &&
-	       pick_register(space, m->start, m->end);
+	       ground_register(space, m->start, m->end);
 }
 
 /* Records of what it has replaced would keep its pages from leaving. */
 static void forget_mapping(struct space *space, const struct mapping *m)
 {
-	struct mapping now;
-
 	ranges_forget(&space->certain, m->start, m->end);
 	ranges_forget(&space->occupied, m->start, m->end);
-	if (look_at(space, m->start, &now) && is_whole_mapping(&now, m->start, m->end) &&
-	    uffd_settled(space->uffd) == UFFD_OK)
+	if (ground_is_mapping(space, m->start, m->end) && uffd_settled(space->uffd) == UFFD_OK)
 		(void)pagemap_drop(&space->map, space_pgidx(space, m->start),
 				   space_pgidx(space, m->end - m->start));
 	space->maps_read_ns = 0;

@@ -27,7 +27,4 @@ int pick_collect_pinned(struct space *space);
 /* Read the program's mappings again if they are older than max_age_ns. */
 int pick_refresh_maps(struct space *space, uint64_t max_age_ns);
 
-/* Register [start, end) of a mapping; false if the kernel refuses. */
-bool pick_register(struct space *space, uint64_t start, uint64_t end);
-
 #endif

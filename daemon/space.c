@@ -494,6 +494,24 @@ int space_read_smaps(struct space *space)
 	return err < 0 ? err : maps_apply_smaps(&space->maps, space->smaps_fd);
 }
 
+static bool lies_over(const struct mapping *m, uint64_t start, uint64_t bytes)
+{
+	return m->start < start + bytes && start < m->end;
+}
+
+void space_judge_mapping(const struct space *space, struct mapping *m)
+{
+	const struct space_layout *layout = &space->layout;
+
+	if (lies_over(m, layout->staging_addr, space_staging_bytes(space)) ||
+	    lies_over(m, layout->private_addr, layout->private_bytes) ||
+	    lies_over(m, layout->ring_addr, layout->ring_bytes) ||
+	    lies_over(m, layout->beacon_addr, space->page_size))
+		m->reason = UHMM_REASON_AGENT;
+	else if (m->start <= UFFD_NEVER_REGISTERED)
+		m->reason = UHMM_REASON_DEVICE;
+}
+
 uint64_t space_locked_kb(const struct space *space)
 {
 	char text[4096];

@@ -395,6 +395,8 @@ void space_close_proc(struct space *space);
 /* What is mapped now, with what smaps says of it: in space->maps, without pick.c's own verdicts,
  * so that it reads them again. On the worker. */
 int space_read_smaps(struct space *space);
+/* What is the agent's, or never registered, has that for a reason. */
+void space_judge_mapping(const struct space *space, struct mapping *m);
 /* How much memory it has locked now (locked_kb is as of the last sample). UINT64_MAX: it has gone,
  * or cannot be seen. */
 uint64_t space_locked_kb(const struct space *space);

@@ -39,6 +39,7 @@
 #include "evict.h"
 #include "fault.h"
 #include "fork.h"
+#include "ground.h"
 #include "home.h"
 #include "log.h"
 #include "object.h"
@@ -254,7 +255,7 @@ static void worker_pace(struct space *space)
 
 		if (m->reason == UHMM_REASON_NONE && !ranges_find(&space->unmanaged, m->start) &&
 		    !(m->is_stack && m->end > space->stack_top_addr))
-			(void)pick_register(space, m->start, m->end);
+			(void)ground_register(space, m->start, m->end);
 	}
 }
 
