@@ -88,7 +88,7 @@ static bool is_registered_still(const struct space *space, uint64_t addr)
 	struct mapping m;
 
 	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
-	    (space->has_shared && (maps_query(space->maps_fd, addr, &m) < 0 || m.shared)))
+	    (space->has_others && (maps_query(space->maps_fd, addr, &m) < 0 || m.shared)))
 		return false;
 	return uffd_is_registered(space->uffd, addr, space->page_size) != UFFD_NO_VMA;
 }

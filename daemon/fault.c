@@ -475,7 +475,7 @@ static enum fill_result fault_serve(struct space *space, struct fault *fault)
 		return FILL_LATER;
 	if (space->unmarked_inherited)
 		return FILL_LATER;
-	if (space->has_shared && object_fault(space, fault, &result))
+	if (space->has_others && object_fault(space, fault, &result))
 		return result;
 	/* A marker that was set late found the page present. */
 	if (fault->protected && first_touch)

@@ -71,7 +71,7 @@ static bool registered_is_certain(struct space *space, uint64_t start, uint64_t 
 			return false;
 		other = holds_other(&space->maps_check, start, end);
 	}
-	space->has_shared |= other;
+	space->has_others |= other;
 	if (uffd_settled(space->uffd) != UFFD_OK)
 		return false;
 	if (other) {

@@ -162,7 +162,7 @@ struct object *object_take_in(struct space *space, dev_t dev, uint64_t ino);
 
 /* ---- serving (object_serve.c); on the space's worker --------------------------------- */
 
-/* Is the fault one of shared memory? Then it is dealt with. */
+/* Is the fault one of shared memory, or of a private file? Then it is dealt with. */
 bool object_fault(struct space *space, const struct fault *fault, enum fill_result *ret_result);
 /* Bring home what lies in [*at, end), at most `budget` pages; *at moves on, `end` when all of
  * it is home. Adds to *pages. FILL_RETRY or FILL_LATER: go on after the loop went round. */

@@ -102,7 +102,7 @@ static int register_mapping(struct space *space, const struct mapping *m)
 {
 	switch (uffd_register(space->uffd, m->start, m->end - m->start, OBJECT_REGISTER_MODE)) {
 	case UFFD_OK:
-		space->has_shared = true;
+		space->has_others = true;
 		return ranges_add(&space->registered, m->start, m->end, 0);
 	case UFFD_GONE:
 		space->gone = true;
@@ -235,7 +235,7 @@ void object_registered_again(struct space *space, uint64_t start, uint64_t end)
 	if (maps_read(&space->maps_check, space->maps_fd) < 0)
 		return;
 	maps_for_each_in(m, &space->maps_check, start, end) {
-		space->has_shared |= m->shared;
+		space->has_others |= m->shared;
 		if (m->shared && object_of_space(space, m->dev, m->ino))
 			(void)uffd_register(space->uffd, m->start, m->end - m->start,
 					    OBJECT_REGISTER_MODE);
@@ -308,7 +308,7 @@ int object_fork(struct space *space, struct space *child)
 {
 	int err = 0;
 
-	child->has_shared = space->has_shared;
+	child->has_others = space->has_others;
 	/* Of what it did not get (MADV_DONTFORK) it is no mapper. */
 	child->shared_unmapped = space->n_objects != 0;
 	for (uint32_t i = 0; i < space->n_objects && err == 0; i++)

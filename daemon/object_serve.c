@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "home.h"
 #include "log.h"
 #include "object.h"
 #include "tier.h"
@@ -335,14 +336,31 @@ static void lock_unless_noting(struct object *object)
 	}
 }
 
+/* A private mapping of a file, which took the place of private memory in the instant in which that
+ * was registered. Zeros would not be what the file has, so the kernel is to fill it. */
+static enum fill_result let_go_of_file(struct space *space, const struct mapping *m, uint64_t addr)
+{
+	int err = home_unregister(space, m->start, m->end);
+
+	if (err == -EAGAIN)
+		return FILL_RETRY;
+	if (err < 0)
+		(void)uffd_wake(space->uffd, addr & ~(space->page_size - 1), space->page_size);
+	return FILL_DONE;
+}
+
 bool object_fault(struct space *space, const struct fault *fault, enum fill_result *ret_result)
 {
 	struct object *object;
 	struct mapping m;
 	struct spot spot;
 
-	if (maps_query(space->maps_fd, fault->addr, &m) < 0 || !m.shared)
+	if (maps_query(space->maps_fd, fault->addr, &m) < 0 || mapping_is_private_anonymous(&m))
 		return false;
+	if (!m.shared) {
+		*ret_result = let_go_of_file(space, &m, fault->addr);
+		return true;
+	}
 	object = object_of_space(space, m.dev, m.ino);
 	spot = spot_of(space, &m, fault->addr);
 	if (!object)

@@ -306,7 +306,7 @@ struct space {
 	bool quitting; /* atomic */
 	struct object **objects; /* that it maps, each with a reference */
 	uint32_t n_objects, objects_cap;
-	bool has_shared;	 /* shared memory of it is, or was, registered */
+	bool has_others; /* other memory than private and anonymous is, or was, registered */
 	bool shared_unmapped;	 /* something was, since the last prune */
 	uint64_t pruned_ns;	 /* when the page map was last pruned */
 	uint64_t shared_pruned_ns; /* the same for the objects that it maps */

@@ -228,7 +228,7 @@ START_TEST(shared_memory_that_was_registered_by_mistake_is_let_go)
 	ck_assert_uint_eq(pick(true), 0);
 	replaced_by_shared = false;
 	ck_assert_uint_eq(space.certain.n, 0);
-	ck_assert(space.has_shared);
+	ck_assert(space.has_others);
 	ck_assert_uint_eq(let_go, end - start);
 }
 END_TEST
