@@ -80,7 +80,7 @@ struct object *object_take_in(struct space *space, dev_t dev, uint64_t ino)
 	if (!object)
 		return NULL;
 	object_lock(object);
-	away = object->family && object->map.n_away;
+	away = object->family && (object->map.n_away || object->map.n_poisoned);
 	object_unlock(object);
 	if (away) {
 		log_warn("pid %d: maps shared memory (inode %llu) and was not known to", space->pid,

@@ -336,16 +336,21 @@ static void lock_unless_noting(struct object *object)
 	}
 }
 
-/* A private mapping of a file, which took the place of private memory in the instant in which that
- * was registered. Zeros would not be what the file has, so the kernel is to fill it. */
-static enum fill_result let_go_of_file(struct space *space, const struct mapping *m, uint64_t addr)
+/* It is registered, and not for us to fill: a private mapping of a file, which took the place of
+ * private memory in the instant in which that was registered, where zeros would not be what the
+ * file has; or shared memory of which nothing is away. */
+static enum fill_result let_go(struct space *space, const struct mapping *m, uint64_t addr)
 {
-	int err = home_unregister(space, m->start, m->end);
+	uint64_t page_addr = addr & ~(space->page_size - 1);
+	int err = -EBUSY;
 
+	/* Another's by now is refused: older kernels let anybody unregister it. */
+	if (uffd_register(space->uffd, page_addr, space->page_size, UFFD_REGISTER_MODE) == UFFD_OK)
+		err = home_unregister(space, m->start, m->end);
 	if (err == -EAGAIN)
 		return FILL_RETRY;
 	if (err < 0)
-		(void)uffd_wake(space->uffd, addr & ~(space->page_size - 1), space->page_size);
+		(void)uffd_wake(space->uffd, page_addr, space->page_size);
 	return FILL_DONE;
 }
 
@@ -358,19 +363,17 @@ bool object_fault(struct space *space, const struct fault *fault, enum fill_resu
 	if (maps_query(space->maps_fd, fault->addr, &m) < 0 || mapping_is_private_anonymous(&m))
 		return false;
 	if (!m.shared) {
-		*ret_result = let_go_of_file(space, &m, fault->addr);
+		*ret_result = let_go(space, &m, fault->addr);
 		return true;
 	}
 	object = object_of_space(space, m.dev, m.ino);
-	spot = spot_of(space, &m, fault->addr);
 	if (!object)
 		object = object_take_in(space, m.dev, m.ino);
 	if (!object) {
-		/* Registered still, but closed: nothing of it is away. */
-		*ret_result = fault->protected ? fault_unprotect(space, spot.addr) :
-						 map_resident(space, &spot, 1);
+		*ret_result = let_go(space, &m, fault->addr);
 		return true;
 	}
+	spot = spot_of(space, &m, fault->addr);
 	lock_unless_noting(object);
 	*ret_result = object_serve(space, object, fault, &spot);
 	object_unlock(object);
