@@ -28,6 +28,8 @@
 /* How long there may be no descriptors or threads for a child. */
 #define ADOPT_BOUND_NS 1000000000u
 #define ADOPT_PAUSE_NS 5000000
+/* Of how many pages a child is asked what it has of them. */
+#define SOURCE_ASKED 64u
 
 static bool is_shortage(int err)
 {
@@ -121,23 +123,58 @@ static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 	return n_from <= 1 && n_to <= 1;
 }
 
-/* Could a registered mapping beside the source have grown over it, which makes no event? */
-static bool has_neighbour(const struct space *space, struct range range)
-{
-	const struct range *r =
-		ranges_at_or_after(&space->registered, range.start - space->page_size);
-
-	return r && r->start < range.end + space->page_size;
-}
-
 enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME };
+
+/* What the pages of an mremap's source that are away are in the child. */
+struct source {
+	uint32_t n_asked;
+	bool marked, registered, unsure;
+};
+
+/*
+ * They have their markers where the mremap has not been yet, and nothing but them keeps a zero page
+ * out. What else may be there by then, where a mapping beside it has grown over it, has no page: none
+ * is filled before the set is read. So a zero page that is put there changes nothing.
+ */
+static struct source ask_of_source(const struct space *space, const struct space *child,
+				   struct range from, struct range to)
+{
+	uint64_t first = space_pgidx(space, to.start), end = space_pgidx(space, to.end), done;
+	struct source source = { 0 };
+	struct page_rec rec;
+
+	for (uint64_t i = first; !source.marked && !source.unsure && source.n_asked < SOURCE_ASKED &&
+				 (i = pagemap_next(&space->map, i, end, &rec)) < end;
+	     i++) {
+		if (!page_state_has_slot(page_rec_state(rec)) || rec.v & PAGE_REC_UNMARKED)
+			continue;
+		source.n_asked++;
+		switch (uffd_zeropage(child->uffd, from.start + space_addr(space, i - first),
+				      space->page_size, &done)) {
+		case UFFD_EXISTS:
+			source.marked = true;
+			break;
+		case UFFD_OK:
+			source.registered = true;
+			break;
+		case UFFD_NO_VMA:
+			break;
+		case UFFD_AGAIN:
+		case UFFD_GONE:
+		case UFFD_NO_MEM:
+		case UFFD_ERROR:
+			source.unsure = true;
+			break;
+		}
+	}
+	return source;
+}
 
 /*
  * Was the child born before this mremap or after it? It matters where what was at the destination
- * before is away as well: both have markers. Who was born before has the source, and it is
- * registered, if nothing else can have come there; who was born after has nothing there, and may
- * not be running already. Only the kernel can say so while nobody knows the child's process.
- * Memory that children do not get (MADV_DONTFORK) tells nothing.
+ * before is away as well: both have markers. Only the kernel can say so while nobody knows the
+ * child's process. Memory that children do not get (MADV_DONTFORK) tells nothing, and of what they
+ * get empty (MADV_WIPEONFORK) only the mapping does.
  */
 static enum born when_born(struct space *space, const struct space *child,
 			   const struct heirs *heirs, const struct uffd_msg *msg)
@@ -145,23 +182,21 @@ static enum born when_born(struct space *space, const struct space *child,
 	struct range from = event_source(msg), to = event_target(msg);
 	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first;
 	const struct mapping *m;
+	struct source source;
 
 	if (space->n_objects || !heirs->past.family || !(msg->LOG_FLAGS & LOG_VACATES) ||
-	    !pagemap_any_away(&heirs->past, first, n) ||
-	    !pagemap_any_away(&space->map, first, n) || !moves_alone(space, msg) ||
-	    has_neighbour(space, from))
+	    !pagemap_any_away(&heirs->past, first, n) || !moves_alone(space, msg))
 		return BORN_ANYTIME;
-	switch (uffd_is_registered(child->uffd, from.start, space->page_size)) {
-	case UFFD_OK:
+	source = ask_of_source(space, child, from, to);
+	if (source.marked)
 		return BORN_BEFORE;
-	case UFFD_NO_VMA:
-		if (uffd_settled(child->uffd) != UFFD_OK || space_read_smaps(space) < 0)
-			return BORN_ANYTIME;
-		m = maps_find(&space->maps, to.start);
-		return m && !m->not_inherited ? BORN_AFTER : BORN_ANYTIME;
-	default:
+	if (source.unsure || source.n_asked == 0 || uffd_settled(child->uffd) != UFFD_OK ||
+	    space_read_smaps(space) < 0)
 		return BORN_ANYTIME;
-	}
+	m = maps_find(&space->maps, to.start);
+	if (!m || m->not_inherited)
+		return BORN_ANYTIME;
+	return m->wiped && source.registered ? BORN_BEFORE : BORN_AFTER;
 }
 
 /* Moves that had their turn before the fork, but came after it. */
