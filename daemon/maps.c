@@ -278,20 +278,74 @@ static int maps_query_text(int maps_fd, uint64_t addr, struct mapping *ret)
 	return err;
 }
 
-int maps_query(int maps_fd, uint64_t addr, struct mapping *ret)
+/* The mapping that covers addr, or with PROCMAP_QUERY_COVERING_OR_NEXT_VMA one behind it. */
+static int query_mapping(int maps_fd, uint64_t addr, uint64_t flags, struct mapping *ret)
 {
-	struct procmap_query query = { .size = sizeof(query), .query_addr = addr };
+	struct procmap_query query = {
+		.size = sizeof(query),
+		.query_flags = flags,
+		.query_addr = addr,
+	};
+	char perms[] = "---p";
 
 	if (ioctl(maps_fd, PROCMAP_QUERY, &query) < 0)
-		return errno == ENOTTY ? maps_query_text(maps_fd, addr, ret) : -errno;
+		return -errno;
+	if (query.vma_flags & PROCMAP_QUERY_VMA_READABLE)
+		perms[0] = 'r';
+	if (query.vma_flags & PROCMAP_QUERY_VMA_WRITABLE)
+		perms[1] = 'w';
+	if (query.vma_flags & PROCMAP_QUERY_VMA_EXECUTABLE)
+		perms[2] = 'x';
+	if (query.vma_flags & PROCMAP_QUERY_VMA_SHARED)
+		perms[3] = 's';
 	*ret = (struct mapping){
 		.start = query.vma_start,
 		.end = query.vma_end,
 		.dev = makedev(query.dev_major, query.dev_minor),
 		.ino = query.inode,
 		.offset = query.vma_offset,
-		.shared = query.vma_flags & PROCMAP_QUERY_VMA_SHARED,
-		.writable = query.vma_flags & PROCMAP_QUERY_VMA_WRITABLE,
+		.shared = perms[3] == 's',
+		.writable = perms[1] == 'w',
+		.reason = maps_judge(perms, query.inode, ""),
 	};
 	return 0;
+}
+
+int maps_query(int maps_fd, uint64_t addr, struct mapping *ret)
+{
+	int err = query_mapping(maps_fd, addr, 0, ret);
+
+	return err == -ENOTTY ? maps_query_text(maps_fd, addr, ret) : err;
+}
+
+static int maps_read_text_in(struct maps *maps, int maps_fd, uint64_t from, uint64_t to)
+{
+	int err = maps_read(maps, maps_fd);
+	size_t n = 0;
+
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->v[i].start < to && from < maps->v[i].end)
+			maps->v[n++] = maps->v[i];
+	maps->n = n;
+	return err;
+}
+
+int maps_read_in(struct maps *maps, int maps_fd, uint64_t from, uint64_t to)
+{
+	struct mapping m;
+	int err = 0;
+
+	maps->n = 0;
+	while (err == 0 && from < to) {
+		err = query_mapping(maps_fd, from, PROCMAP_QUERY_COVERING_OR_NEXT_VMA, &m);
+		if (err == 0 && m.start >= to)
+			break;
+		if (err == 0)
+			err = maps_append(maps, m);
+		if (err == 0)
+			from = m.end;
+	}
+	if (err == -ENOTTY)
+		return maps_read_text_in(maps, maps_fd, from, to);
+	return err == -ENOENT ? 0 : err;
 }

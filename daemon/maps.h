@@ -64,7 +64,10 @@ const struct mapping *maps_at_or_after(const struct maps *maps, uint64_t addr);
 	     m && m < (maps)->v + (maps)->n && m->start < (to); m++)
 /* The kernel's word on the one mapping that covers addr now, through the descriptor of its
  * /proc/PID/maps: 0, -ENOENT (there is none), or another negative errno. Sets start, end,
- * dev, ino, offset, shared and writable only. Older kernels read all of the file: not fast. */
+ * dev, ino, offset, shared, writable, and reason as far as these tell. Older kernels read all
+ * of the file: not fast. */
 int maps_query(int maps_fd, uint64_t addr, struct mapping *ret);
+/* The same of all mappings of which some lies in [from, to), one after the other. */
+int maps_read_in(struct maps *maps, int maps_fd, uint64_t from, uint64_t to);
 
 #endif

@@ -242,6 +242,7 @@ static void space_free(struct space *space)
 	ranges_deinit(&space->unmanaged);
 	maps_deinit(&space->maps);
 	maps_deinit(&space->maps_check);
+	maps_deinit(&space->maps_now);
 	if (space->ring)
 		munmap(space->ring, sizeof(*space->ring));
 	if (space->bounce && space->bounce != MAP_FAILED)

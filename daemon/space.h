@@ -293,7 +293,7 @@ struct space {
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
 	uint64_t unmanaged_ns;
 	struct maps maps;
-	struct maps maps_check; /* to look again after a REGISTER */
+	struct maps maps_check, maps_now; /* to look again at what is registered */
 	uint64_t maps_read_ns;
 	struct store *store; /* of the tier that pages leave to; NULL until first needed */
 	bool slots_dirty; /* its slots have memory since they were last let go */

@@ -118,6 +118,7 @@ struct pm_scan_arg {
 #define PROCMAP_QUERY_VMA_WRITABLE 0x02
 #define PROCMAP_QUERY_VMA_EXECUTABLE 0x04
 #define PROCMAP_QUERY_VMA_SHARED 0x08
+#define PROCMAP_QUERY_COVERING_OR_NEXT_VMA 0x10
 
 struct procmap_query {
 	__u64 size;	   /* of this struct */

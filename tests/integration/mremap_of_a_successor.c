@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A mapping is replaced by a larger one just when it is about to be registered, and that moves:
- * were only the part registered that the first one was, mremap would fail with EFAULT.
+ * A mapping, or two that touch, are replaced by a larger one just when they are about to be
+ * registered, and that moves: were only the part registered that the first one was, mremap would
+ * fail with EFAULT, and for ever where two threads have touched both parts meanwhile.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,6 +15,9 @@
 
 static char *ground;
 static atomic_bool stop;
+/* What the other thread is to fill, and with what; NULL: it has. */
+static _Atomic(char *) upper;
+static uint32_t upper_seed;
 
 static char *place(uint32_t i)
 {
@@ -31,6 +35,43 @@ static void fill(char *addr, uint32_t n_pages, uint32_t seed)
 {
 	for (uint32_t i = 0; i < n_pages; i++)
 		pattern_fill(addr + i * page_bytes(), page_bytes(), seed + i);
+}
+
+static void *fill_upper(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&stop)) {
+		char *addr = atomic_load(&upper);
+
+		if (!addr)
+			continue;
+		fill(addr, PLACE_PAGES / 2, upper_seed);
+		atomic_store(&upper, NULL);
+	}
+	return NULL;
+}
+
+/* Both halves at once. */
+static void fill_all(char *addr, uint32_t seed)
+{
+	upper_seed = seed + PLACE_PAGES / 2;
+	atomic_store(&upper, addr + PLACE_PAGES / 2 * page_bytes());
+	fill(addr, PLACE_PAGES / 2, seed);
+	while (atomic_load(&upper))
+		;
+}
+
+/* One mapping, or two that differ in what a core dump gets of them. */
+static void map_first(char *addr, uint64_t draw)
+{
+	uint32_t n_pages = 2 + (uint32_t)(draw % 8);
+
+	fill(map_at(addr, n_pages, PROT_READ | PROT_WRITE), 2, (uint32_t)draw);
+	if (draw & 8) {
+		addr += n_pages * page_bytes();
+		fill(map_at(addr, 2, PROT_READ | PROT_WRITE), 1, (uint32_t)draw);
+		CHECK(madvise(addr, 2 * page_bytes(), MADV_DONTDUMP) == 0);
+	}
 }
 
 static void check(const char *addr, uint32_t seed)
@@ -68,19 +109,20 @@ int main(int argc, char **argv)
 	size_t bytes = PLACE_PAGES * page_bytes();
 	double end = now_sec() + SECONDS;
 	uint32_t n = 0, n_failed = 0;
-	pthread_t thread;
+	pthread_t thread, filler;
 
 	ground = mmap(NULL, 2 * PLACES * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(ground != MAP_FAILED);
 	CHECK(pthread_create(&thread, NULL, nudge, NULL) == 0);
+	CHECK(pthread_create(&filler, NULL, fill_upper, NULL) == 0);
 	for (; now_sec() < end; n++) {
 		/* Every second place, so that none is joined with another. */
 		char *from = place(2 * n), *to = place(2 * n + 1);
 		double moment = now_sec() + draw_pause(&state);
 
-		fill(map_at(from, 2 + random_next(&state) % 8, PROT_READ | PROT_WRITE), 2, ~n);
+		map_first(from, random_next(&state));
 		spin_until(moment);
-		fill(map_at(from, PLACE_PAGES, PROT_READ | PROT_WRITE), PLACE_PAGES, n);
+		fill_all(map_at(from, PLACE_PAGES, PROT_READ | PROT_WRITE), n);
 		spin_until(now_sec() + draw_pause(&state));
 		if (mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to) {
 			CHECK(errno == EFAULT);
@@ -95,6 +137,7 @@ int main(int argc, char **argv)
 	}
 	atomic_store(&stop, true);
 	CHECK(pthread_join(thread, NULL) == 0);
+	CHECK(pthread_join(filler, NULL) == 0);
 	fprintf(stderr, "%u moves, %u of them failed\n", n, n_failed);
 	/* Between two system calls of the daemon one may still come. */
 	CHECK(n > 100 && n_failed <= 1 + n / 1000);

@@ -25,52 +25,13 @@ enum uffd_result __wrap_uffd_settled(int uffd)
 	return settled;
 }
 
-static uint64_t registered_too;
-
-/* A mapping like the first beside it, at `addr`, and not one with it. */
-static void stand_beside(uint64_t addr)
-{
-	ck_assert_int_eq(mprotect((void *)addr, space.page_size, PROT_READ | PROT_WRITE), 0);
-	ck_assert_int_eq(madvise((void *)addr, space.page_size, MADV_DONTDUMP), 0);
-}
-
-/* What happens in the last instant: it is replaced, or by a larger one, which begins a page
- * before it or ends a page behind it; and an event comes. */
-static bool replaced_by_shared, grows_down, grows_up, event_comes;
-
 enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uint64_t mode);
 enum uffd_result __wrap_uffd_register(int uffd, uint64_t addr, uint64_t len, uint64_t mode)
 {
 	(void)uffd, (void)mode;
-	if (addr != start) {
-		ck_assert(addr == end || addr + len == start);
-		registered_too += len;
-		/* One again. */
-		ck_assert_int_eq(madvise((void *)addr, len, MADV_DODUMP), 0);
-		return UFFD_OK;
-	}
-	if (replaced_by_shared)
-		ck_assert_ptr_ne(mmap((void *)addr, len, PROT_READ | PROT_WRITE,
-				      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-				 MAP_FAILED);
-	/* Registered and not are two mappings, as dumped and not are here. */
-	if (grows_down)
-		stand_beside(start - space.page_size);
-	if (grows_up)
-		stand_beside(end);
-	if (event_comes)
-		settled = UFFD_AGAIN;
+	ck_assert_uint_eq(addr, start);
+	ck_assert_uint_le(len, end - start);
 	return UFFD_OK;
-}
-
-static uint64_t let_go; /* bytes */
-
-int __wrap_home_unregister(struct space *of, uint64_t first, uint64_t last);
-int __wrap_home_unregister(struct space *of, uint64_t first, uint64_t last)
-{
-	(void)of;
-	let_go += last - first;
-	return 0;
 }
 
 static enum uffd_result registered;
@@ -220,73 +181,6 @@ START_TEST(an_unread_event_says_nothing_of_the_registration)
 }
 END_TEST
 
-/* A mapping that was not registered is replaced without an event. */
-START_TEST(shared_memory_that_was_registered_by_mistake_is_let_go)
-{
-	come_home(0);
-	replaced_by_shared = true;
-	ck_assert_uint_eq(pick(true), 0);
-	replaced_by_shared = false;
-	ck_assert_uint_eq(space.certain.n, 0);
-	ck_assert(space.has_others);
-	ck_assert_uint_eq(let_go, end - start);
-}
-END_TEST
-
-/* The other part would not be registered before it is worth it, and an mremap over both fail. */
-START_TEST(what_was_split_by_mistake_is_one_again)
-{
-	come_home(0);
-	grows_down = _i & 1;
-	grows_up = _i & 2;
-	ck_assert_uint_eq(pick(true), PAGES);
-	ck_assert_uint_eq(registered_too, (grows_down + grows_up) * space.page_size);
-	ck_assert_uint_eq(let_go, 0);
-	ck_assert(ranges_cover(&space.certain, start - grows_down * space.page_size,
-			       end + grows_up * space.page_size));
-	ck_assert(ranges_cover(&space.occupied, start - grows_down * space.page_size,
-			       end + grows_up * space.page_size));
-}
-END_TEST
-
-START_TEST(what_was_two_before_stays_so)
-{
-	stand_beside(end);
-	come_home(0);
-	ck_assert_uint_eq(pick(true), PAGES);
-	ck_assert_uint_eq(registered_too, 0);
-	ck_assert(ranges_cover(&space.certain, start, end));
-}
-END_TEST
-
-START_TEST(what_is_the_agents_is_not_registered_with_it)
-{
-	space.layout.private_addr = end;
-	space.layout.private_bytes = space.page_size;
-	come_home(0);
-	grows_up = true;
-	ck_assert_uint_eq(pick(true), PAGES);
-	ck_assert_uint_eq(registered_too, 0);
-}
-END_TEST
-
-/* It would raise events, and not be known as occupied when they are put in order. */
-START_TEST(with_an_event_unread_nothing_else_is_registered)
-{
-	come_home(0);
-	grows_up = event_comes = true;
-	ck_assert_uint_eq(pick(true), 0);
-	ck_assert_uint_eq(registered_too, 0);
-	ck_assert_uint_eq(space.certain.n, 0);
-	/* What was registered then is known as occupied as soon as that is certain. */
-	settled = UFFD_OK;
-	ranges_clear(&space.occupied);
-	ck_assert_int_eq(pick_refresh_maps(&space, 0), 0);
-	ck_assert(ranges_cover(&space.occupied, start, end));
-	ck_assert(!ranges_find(&space.occupied, end));
-}
-END_TEST
-
 int main(void)
 {
 	Suite *suite = suite_create("pick");
@@ -300,11 +194,6 @@ int main(void)
 	tcase_add_test(tcase, who_asks_for_a_page_to_leave_gets_it);
 	tcase_add_test(tcase, from_what_is_not_registered_after_all_nothing_leaves);
 	tcase_add_test(tcase, an_unread_event_says_nothing_of_the_registration);
-	tcase_add_test(tcase, shared_memory_that_was_registered_by_mistake_is_let_go);
-	tcase_add_loop_test(tcase, what_was_split_by_mistake_is_one_again, 0, 4);
-	tcase_add_test(tcase, what_is_the_agents_is_not_registered_with_it);
-	tcase_add_test(tcase, with_an_event_unread_nothing_else_is_registered);
-	tcase_add_test(tcase, what_was_two_before_stays_so);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
