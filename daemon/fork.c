@@ -101,7 +101,7 @@ static int copy_records(const struct pagemap *from, struct pagemap *to, uint64_t
 }
 
 /* Has the set nothing else that comes from where this mremap does or goes, or goes there? It unmaps
- * its own source and destination, once each. */
+ * its own source and destination, once each. What gives up a page brings nothing. */
 static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 {
 	struct range from = event_source(msg), to = event_target(msg);
@@ -111,7 +111,8 @@ static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 		const struct uffd_msg *other = event_log_at(&space->log, i);
 		struct range source = event_source(other), target = event_target(other);
 
-		if (other == msg || other->event == UFFD_EVENT_FORK)
+		if (other == msg || other->event == UFFD_EVENT_FORK ||
+		    other->event == UFFD_EVENT_REMOVE)
 			continue;
 		if (ranges_meet(target, from) || ranges_meet(target, to) ||
 		    (other->event == UFFD_EVENT_REMAP &&
@@ -123,7 +124,8 @@ static bool moves_alone(const struct space *space, const struct uffd_msg *msg)
 	return n_from <= 1 && n_to <= 1;
 }
 
-enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME };
+/* ANYTIME: it makes no difference, or other moves of the set make one; DOUBTFUL: nobody knows. */
+enum born { BORN_BEFORE, BORN_AFTER, BORN_ANYTIME, BORN_DOUBTFUL };
 
 /* What the pages of an mremap's source that are away are in the child. */
 struct source {
@@ -131,15 +133,28 @@ struct source {
 	bool marked, registered, unsure;
 };
 
+/* A zero page keeps out nothing but what has its marker. Into shared memory one would come as its
+ * own: that is something else, for what moved is private. */
+static enum uffd_result ask_of_page(const struct space *space, const struct space *child,
+				    uint64_t addr)
+{
+	uint64_t done;
+
+	if (space->has_others &&
+	    uffd_is_private(child->uffd, addr, space->page_size) == UFFD_EXISTS)
+		return UFFD_OK;
+	return uffd_zeropage(child->uffd, addr, space->page_size, &done);
+}
+
 /*
- * They have their markers where the mremap has not been yet, and nothing but them keeps a zero page
- * out. What else may be there by then, where a mapping beside it has grown over it, has no page: none
- * is filled before the set is read. So a zero page that is put there changes nothing.
+ * They have their markers where the mremap has not been yet. What else may be there by then, where
+ * a mapping beside it has grown over it, has no page: none is filled before the set is read. So a
+ * zero page that is put there changes nothing. (Guards would look like markers: README, Limits.)
  */
 static struct source ask_of_source(const struct space *space, const struct space *child,
 				   struct range from, struct range to)
 {
-	uint64_t first = space_pgidx(space, to.start), end = space_pgidx(space, to.end), done;
+	uint64_t first = space_pgidx(space, to.start), end = space_pgidx(space, to.end);
 	struct source source = { 0 };
 	struct page_rec rec;
 
@@ -149,8 +164,7 @@ static struct source ask_of_source(const struct space *space, const struct space
 		if (!page_state_has_slot(page_rec_state(rec)) || rec.v & PAGE_REC_UNMARKED)
 			continue;
 		source.n_asked++;
-		switch (uffd_zeropage(child->uffd, from.start + space_addr(space, i - first),
-				      space->page_size, &done)) {
+		switch (ask_of_page(space, child, from.start + space_addr(space, i - first))) {
 		case UFFD_EXISTS:
 			source.marked = true;
 			break;
@@ -173,8 +187,8 @@ static struct source ask_of_source(const struct space *space, const struct space
 /*
  * Was the child born before this mremap or after it? It matters where what was at the destination
  * before is away as well: both have markers. Only the kernel can say so while nobody knows the
- * child's process. Memory that children do not get (MADV_DONTFORK) tells nothing, and of what they
- * get empty (MADV_WIPEONFORK) only the mapping does.
+ * child's process. Memory that children do not get (MADV_DONTFORK) tells nothing, nor does what
+ * they get empty (MADV_WIPEONFORK), if it is there.
  */
 static enum born when_born(struct space *space, const struct space *child,
 			   const struct heirs *heirs, const struct uffd_msg *msg)
@@ -184,19 +198,66 @@ static enum born when_born(struct space *space, const struct space *child,
 	const struct mapping *m;
 	struct source source;
 
-	if (space->n_objects || !heirs->past.family || !(msg->LOG_FLAGS & LOG_VACATES) ||
-	    !pagemap_any_away(&heirs->past, first, n) || !moves_alone(space, msg))
+	if (!heirs->past.family || !pagemap_any_away(&heirs->past, first, n) ||
+	    !moves_alone(space, msg))
 		return BORN_ANYTIME;
 	source = ask_of_source(space, child, from, to);
 	if (source.marked)
 		return BORN_BEFORE;
 	if (source.unsure || source.n_asked == 0 || uffd_settled(child->uffd) != UFFD_OK ||
 	    space_read_smaps(space) < 0)
-		return BORN_ANYTIME;
+		return BORN_DOUBTFUL;
 	m = maps_find(&space->maps, to.start);
-	if (!m || m->not_inherited)
-		return BORN_ANYTIME;
-	return m->wiped && source.registered ? BORN_BEFORE : BORN_AFTER;
+	return m && !m->not_inherited && !(m->wiped && source.registered) ? BORN_AFTER
+									  : BORN_DOUBTFUL;
+}
+
+/* Could either be served where the other is due? Markers tell a page that is away from one that is
+ * there or was never touched, but not from another that is away, and what has no marker from
+ * nothing. */
+static bool are_doubtful(struct page_rec old, struct page_rec new)
+{
+	bool has_old = page_state_has_slot(page_rec_state(old));
+	bool has_new = page_state_has_slot(page_rec_state(new));
+
+	if (has_old && has_new)
+		return old.v != new.v;
+	return (has_old && old.v & PAGE_REC_UNMARKED) || (has_new && new.v & PAGE_REC_UNMARKED);
+}
+
+/* Nobody knows which of both the child has at the destination: better lost than the wrong one. */
+static int doubt(struct space *space, struct space *child, const struct heirs *heirs,
+		 const struct uffd_msg *msg)
+{
+	struct range to = event_target(msg);
+	uint64_t end = space_pgidx(space, to.end), n = 0;
+	struct page_rec old;
+	int err = 0;
+
+	for (uint64_t i = space_pgidx(space, to.start);
+	     err == 0 && (i = pagemap_next(&heirs->past, i, end, &old)) < end; i++) {
+		struct page_rec has = pagemap_get(&child->map, i);
+
+		if (!are_doubtful(old, pagemap_get(&space->map, i)) ||
+		    page_rec_state(has) == PAGE_POISONED)
+			continue;
+		err = pagemap_set(&child->map, i, page_rec_move(has, PAGE_POISONED));
+		n++;
+	}
+	if (n)
+		give_up_doubtful(space, n);
+	return err;
+}
+
+/* What the child has at the destination of an mremap: all that `from` has there, nothing else. */
+static int replace_records(const struct pagemap *from, struct space *child,
+			   const struct uffd_msg *msg)
+{
+	struct range to = event_target(msg);
+	uint64_t first = space_pgidx(child, to.start), end = space_pgidx(child, to.end);
+	int err = pagemap_drop(&child->map, first, end - first);
+
+	return err < 0 ? err : copy_records(from, &child->map, first, end, true);
 }
 
 /* Moves that had their turn before the fork, but came after it. */
@@ -206,12 +267,20 @@ static int undo_moves(struct space *space, struct space *child, const struct hei
 
 	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
 		const struct uffd_msg *msg = event_log_at(&space->log, i);
-		struct range to = event_target(msg);
 
-		if (msg->event == UFFD_EVENT_REMAP && event_log_is_done(msg) &&
-		    when_born(space, child, heirs, msg) == BORN_BEFORE)
-			err = copy_records(&heirs->past, &child->map, space_pgidx(space, to.start),
-					   space_pgidx(space, to.end), true);
+		if (msg->event != UFFD_EVENT_REMAP || !event_log_is_done(msg))
+			continue;
+		switch (when_born(space, child, heirs, msg)) {
+		case BORN_BEFORE:
+			err = replace_records(&heirs->past, child, msg);
+			break;
+		case BORN_DOUBTFUL:
+			err = doubt(space, child, heirs, msg);
+			break;
+		case BORN_AFTER:
+		case BORN_ANYTIME:
+			break;
+		}
 	}
 	return err;
 }
@@ -339,22 +408,40 @@ static void remember(struct space *space, struct heirs *heirs, struct range rang
 
 void fork_before_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
 {
-	if (heirs->n_unborn == 0 || msg->event == UFFD_EVENT_REMOVE)
+	if ((heirs->n_unborn == 0 && heirs->n == 0) || msg->event == UFFD_EVENT_REMOVE)
 		return;
 	remember(space, heirs, event_source(msg));
 	remember(space, heirs, event_target(msg));
 }
 
-void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
+static int follow_move(struct space *space, struct space *child, const struct heirs *heirs,
+		       const struct uffd_msg *msg)
 {
 	struct range to = event_target(msg);
-	uint64_t first = space_pgidx(space, to.start), end = space_pgidx(space, to.end);
+	int err = 0;
 
+	switch (when_born(space, child, heirs, msg)) {
+	case BORN_AFTER:
+		return replace_records(&space->map, child, msg);
+	case BORN_BEFORE:
+		return 0;
+	case BORN_DOUBTFUL:
+		err = doubt(space, child, heirs, msg);
+		break;
+	case BORN_ANYTIME:
+		break;
+	}
+	/* Where it has nothing else. */
+	return err < 0 ? err : copy_records(&space->map, &child->map, space_pgidx(space, to.start),
+			    space_pgidx(space, to.end), false);
+}
+
+void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
+{
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;
 	for (uint32_t i = 0; i < heirs->n; i++) {
-		bool all = when_born(space, heirs->v[i], heirs, msg) == BORN_AFTER;
-		int err = copy_records(&space->map, &heirs->v[i]->map, first, end, all);
+		int err = follow_move(space, heirs->v[i], heirs, msg);
 
 		if (err < 0)
 			give_up_child(space, heirs->v[i], err);

@@ -53,6 +53,13 @@ void give_up_child(struct space *parent, struct space *child, int err)
 	count_lost(parent, parent->map.n_away - child->map.n_away);
 }
 
+void give_up_doubtful(struct space *parent, uint64_t n)
+{
+	log_err("pid %d: whose %llu pages its forked child has cannot be told: they are lost there",
+		parent->pid, (unsigned long long)n);
+	count_lost(parent, n);
+}
+
 /* The library in the child reads its beacon first, and ends a child whose memory is not whole.
  * For any other what is known to be out is poisoned, and the rest waits: the userfaultfd stays
  * open, so that no hole reads zero. */

@@ -12,6 +12,9 @@ void give_up_map(struct space *space, int err, const char *what);
 /* The same for a child whose map could not be made, or not all of it. */
 void give_up_child(struct space *parent, struct space *child, int err);
 
+/* So many pages of a child cannot be told from others that were at the same place. */
+void give_up_doubtful(struct space *parent, uint64_t n);
+
 /* A forked child for which there cannot even be a space: it is ended, or waits for ever. Takes
  * over its userfaultfd. `map`: what is known to be away there. */
 void give_up_strand(struct space *parent, int uffd, const struct pagemap *map);

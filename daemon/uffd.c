@@ -233,6 +233,15 @@ enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size)
 	return UFFD_OK;
 }
 
+enum uffd_result uffd_is_private(int uffd, uint64_t addr, uint64_t page_size)
+{
+	struct uffdio_continue arg = { .range = { .start = addr, .len = page_size } };
+
+	if (ioctl(uffd, UFFDIO_CONTINUE, &arg) == 0 || errno == EFAULT || errno == EEXIST)
+		return UFFD_EXISTS;
+	return errno == EINVAL ? UFFD_OK : uffd_classify(-1);
+}
+
 enum uffd_result uffd_unprotect(int uffd, uint64_t addr, uint64_t bytes)
 {
 	struct uffdio_writeprotect arg = { .range = { .start = addr, .len = bytes } };

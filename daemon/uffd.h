@@ -54,6 +54,9 @@ enum uffd_result uffd_wake(int uffd, uint64_t addr, uint64_t bytes);
  * memory it would map a page. UFFD_NO_VMA: it is not, or nothing is mapped there, but only if no
  * event is unread (uffd_settled). */
 enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size);
+/* Is it private anonymous memory, and registered? UFFD_EXISTS: it is shared memory, and registered;
+ * a page that it has there may be mapped now. Else as uffd_is_registered. */
+enum uffd_result uffd_is_private(int uffd, uint64_t addr, uint64_t page_size);
 /* Shared memory: map the page that the object has, in this mapping too. UFFD_EXISTS: it is
  * mapped; UFFD_ERROR with errno EFAULT: the object has none there. */
 enum uffd_result uffd_continue(int uffd, uint64_t addr, uint64_t bytes, uint64_t *ret_done);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One thread moves A onto B, and both are away; another forks. The child has either both, or A's
- * bytes at B and nothing at A. So it is with a neighbour that touches A from below (argument
- * "below"), and with one that lies behind a hole and grows to where A was before the fork
- * ("grows"): A's place is mapped then, and the child is born after.
+ * bytes at B and nothing at A. Whose memory lies at B the kernel tells: B's is not dumped. So it is
+ * - with a neighbour that touches A from below (argument "below"),
+ * - with one that lies behind a hole and grows to where A was before the fork ("grows"),
+ * - where A's place stays mapped ("dontunmap"),
+ * - where shared memory is away, too ("shared").
  */
 #include <pthread.h>
 
@@ -17,6 +19,7 @@
 static char *a, *b, *neighbour;
 static size_t len;
 static bool grows;
+static int more_flags;
 static int wanted, done, grown; /* rounds; atomic */
 
 /* Waits for the next round; false: there is none. */
@@ -33,7 +36,7 @@ static bool next_round(int round)
 static void *mover(void *arg)
 {
 	for (int round = 1; next_round(round); round++) {
-		CHECK(mremap(a, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, b) == b);
+		CHECK(mremap(a, len, len, MREMAP_MAYMOVE | MREMAP_FIXED | more_flags, b) == b);
 		__atomic_store_n(&done, round, __ATOMIC_RELEASE);
 	}
 	return arg;
@@ -57,21 +60,40 @@ static void fill(char *at, uint64_t seed)
 	pattern_fill(at, len, seed);
 }
 
-static bool is_mapped(const char *at)
+enum held { NOTHING, ITS_OWN, MOVED_THERE };
+
+static enum held held_at_b(void)
 {
-	return msync((void *)(uintptr_t)at, page_bytes(), MS_ASYNC) == 0;
+	FILE *file = fopen("/proc/self/smaps", "re");
+	enum held held = NOTHING;
+	unsigned long from, to;
+	bool at = false;
+	char line[512];
+
+	CHECK(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			at = from <= (uintptr_t)b && (uintptr_t)b < to;
+		else if (at && strncmp(line, "VmFlags:", 8) == 0)
+			held = strstr(line, " dd") ? ITS_OWN : MOVED_THERE;
+	}
+	(void)fclose(file);
+	return held;
 }
 
 static void look(uint64_t seed)
 {
-	if (grows || !is_mapped(a)) {
+	enum held held = held_at_b();
+
+	if (held == MOVED_THERE) {
 		pattern_check(b, len, seed);
 		_exit(MOVED);
 	}
-	pattern_check(a, len, seed);
 	/* Between the two nothing is there. */
-	if (is_mapped(b))
+	if (held == ITS_OWN) {
+		pattern_check(a, len, seed);
 		pattern_check(b, len, seed + 1);
+	}
 	_exit(0);
 }
 
@@ -84,6 +106,7 @@ static bool one_round(struct uhmm *handle, int round, uint64_t *random)
 
 	fill(a, seed);
 	fill(b, seed + 1);
+	CHECK(madvise(b, len, MADV_DONTDUMP) == 0);
 	for (int i = 0; handle && i < NUDGES && present_pages(a, len) + present_pages(b, len); i++) {
 		nudge_away(handle, a, len);
 		nudge_away(handle, b, len);
@@ -106,10 +129,8 @@ static bool one_round(struct uhmm *handle, int round, uint64_t *random)
 	return WEXITSTATUS(status) == MOVED;
 }
 
-static void place_neighbour(const char *kind)
+static void place_neighbour(void)
 {
-	grows = strcmp(kind, "grows") == 0;
-	CHECK(grows || strcmp(kind, "below") == 0);
 	neighbour = a - (grows ? 2 : 1) * len;
 	if (grows)
 		CHECK(munmap(neighbour + len, len) == 0);
@@ -118,8 +139,21 @@ static void place_neighbour(const char *kind)
 	pattern_fill(neighbour, len, 1);
 }
 
+static void send_shared_away(struct uhmm *handle)
+{
+	char *shared = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(shared != MAP_FAILED);
+	pattern_fill(shared, len, 1);
+	for (double until = now_sec() + 10; handle && present_pages(shared, len);) {
+		CHECK(now_sec() < until);
+		nudge_away(handle, shared, len);
+	}
+}
+
 int main(int argc, char **argv)
 {
+	const char *kind = argc > 1 ? argv[1] : "";
 	struct uhmm *handle = managed() ? handle_open() : NULL;
 	double until = now_sec() + SECONDS;
 	unsigned int n[2] = { 0, 0 };
@@ -132,8 +166,15 @@ int main(int argc, char **argv)
 	/* Apart from one another and from all else. */
 	a += 2 * len;
 	b = a + 4 * len;
-	if (argc > 1)
-		place_neighbour(argv[1]);
+	grows = strcmp(kind, "grows") == 0;
+	if (grows || strcmp(kind, "below") == 0)
+		place_neighbour();
+	else if (strcmp(kind, "shared") == 0)
+		send_shared_away(handle);
+	else if (strcmp(kind, "dontunmap") == 0)
+		more_flags = MREMAP_DONTUNMAP;
+	else
+		CHECK(argc == 1);
 	CHECK(!grows || pthread_create(&growing, NULL, grower, NULL) == 0);
 	CHECK(pthread_create(&thread, NULL, mover, NULL) == 0);
 	for (int round = 1; now_sec() < until; round++)
