@@ -224,6 +224,13 @@ static struct range part_in(const struct mapping *m, const struct range *ground)
 			       m->end < ground->end ? m->end : ground->end, 0 };
 }
 
+/* An object's that we serve may have grown there, without an event. */
+static bool is_other(const struct space *space, const struct mapping *m)
+{
+	return !mapping_is_private_anonymous(m) &&
+	       !(m->shared && object_of_space(space, m->dev, m->ino));
+}
+
 /* With us? Then to register it again changes nothing; another's is refused, and so is a hole. */
 static bool is_ours(struct space *space, const struct range *part, const struct range *wanted)
 {
@@ -240,18 +247,12 @@ static void ask_whether_registered(struct space *space, const struct range *want
 		struct range part = part_in(m, ground);
 
 		m->registered = part.start < part.end &&
-				(!mapping_is_private_anonymous(m) ||
-				 uffd_is_registered(space->uffd, part.start, space->page_size) ==
-					 UFFD_OK) &&
+				(is_other(space, m) ||
+				 (mapping_is_private_anonymous(m) &&
+				  uffd_is_registered(space->uffd, part.start, space->page_size) ==
+					  UFFD_OK)) &&
 				is_ours(space, &part, wanted);
 	}
-}
-
-/* An object's that we serve may have grown there, without an event. */
-static bool is_other(const struct space *space, const struct mapping *m)
-{
-	return !mapping_is_private_anonymous(m) &&
-	       !(m->shared && object_of_space(space, m->dev, m->ino));
 }
 
 /* At least all that is: whatever was seen there. */
@@ -266,10 +267,16 @@ static void note_registered(struct space *space, const struct maps *maps,
 	}
 }
 
-/* Until it is proven otherwise. Too little would have something moved there before what was there
- * was seen to go, and its records dropped with that; a record too many is stale, and found to be. */
+/* Until pick.c, in a settled moment, sees what there is. Too little would have something moved
+ * there before what was there is seen to go, and its records dropped with that. */
 static void note_occupied(struct space *space, const struct range *ground)
 {
+	struct range *assumed = &space->assumed;
+
+	if (assumed->end == 0 || ground->start < assumed->start)
+		assumed->start = ground->start;
+	if (ground->end > assumed->end)
+		assumed->end = ground->end;
 	maps_for_each_in(m, &space->maps_check, ground->start, ground->end) {
 		struct range part = part_in(m, ground);
 
@@ -324,14 +331,14 @@ static void prove(struct space *space, const struct range *wanted, const struct 
 	note_registered(space, &space->maps_check, ground);
 	note_registered(space, &space->maps_now, ground);
 	note_others(space, ground, settled);
-	if (!looked)
+	if (!looked) {
+		space->has_others = true;
 		(void)ranges_add(&space->registered, ground->start, ground->end, 0);
-	if (settled && uffd_settled(space->uffd) == UFFD_OK) {
-		ranges_forget(&space->occupied, ground->start, ground->end);
-		note_certain(space, ground);
-	} else {
-		space->maps_read_ns = 0; /* look again */
 	}
+	if (settled && uffd_settled(space->uffd) == UFFD_OK)
+		note_certain(space, ground);
+	else
+		space->maps_read_ns = 0; /* look again */
 }
 
 /* What has come there and is not for us to register: shared memory, or a private file. One that

@@ -55,6 +55,41 @@ static bool is_registered_unknown(const struct space *space, const struct mappin
 	       uffd_settled(space->uffd) == UFFD_OK;
 }
 
+static bool lies_in(const struct mapping *m, const struct range *range)
+{
+	return m->start < range->end && range->start < m->end;
+}
+
+/* What was taken for registered in an instant in which nothing was certain: is it? Not known while
+ * an event is unread. */
+static void settle_assumed(struct space *space)
+{
+	for (size_t i = 0; i < space->maps.n; i++) {
+		const struct mapping *m = &space->maps.v[i];
+
+		if (!lies_in(m, &space->assumed) || !mapping_is_private_anonymous(m) ||
+		    ranges_cover(&space->certain, m->start, m->end))
+			continue;
+		if (uffd_is_registered(space->uffd, m->start, space->page_size) == UFFD_NO_VMA &&
+		    uffd_settled(space->uffd) == UFFD_OK)
+			ranges_forget(&space->occupied, m->start, m->end);
+	}
+}
+
+/* Where nothing is mapped nothing is occupied. */
+static void forget_holes(struct space *space)
+{
+	uint64_t at = space->assumed.start;
+
+	maps_for_each_in(m, &space->maps, space->assumed.start, space->assumed.end) {
+		if (at < m->start)
+			ranges_forget(&space->occupied, at, m->start);
+		at = m->end;
+	}
+	if (at < space->assumed.end)
+		ranges_forget(&space->occupied, at, space->assumed.end);
+}
+
 /* A registered mapping grows without an event, by mremap or as a stack, and is registered as a
  * whole. And one may have been registered in an instant in which nothing was certain. */
 static void note_occupied(struct space *space)
@@ -68,6 +103,12 @@ static void note_occupied(struct space *space)
 		if ((r && r->start < m->end) || is_registered_unknown(space, m))
 			(void)ranges_add(&space->occupied, m->start, m->end, 0);
 	}
+	if (space->assumed.end == 0)
+		return;
+	forget_holes(space);
+	settle_assumed(space);
+	if (uffd_settled(space->uffd) == UFFD_OK)
+		space->assumed = (struct range){ 0 };
 }
 
 int pick_refresh_maps(struct space *space, uint64_t max_age_ns)

@@ -289,6 +289,7 @@ struct space {
 	struct ranges occupied;	  /* mapped and registered as of the events that were applied, for
 				     the order of events is inferred from it: rather too little */
 	bool unmarked_inherited;  /* a child's: some of its records without marker are of its parent */
+	struct range assumed; /* where some of it is not certain; end is 0: nowhere */
 	bool occupied_unknown;	  /* a child's, that nobody has looked at yet */
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */
 	uint64_t unmanaged_ns;

@@ -79,6 +79,28 @@ START_TEST(a_registered_mapping_has_grown)
 }
 END_TEST
 
+/* In an instant in which nothing was certain. */
+START_TEST(what_was_taken_for_registered_is_asked_for)
+{
+	uint64_t page = space.page_size, hole = half + page;
+
+	ck_assert_int_eq(munmap((void *)hole, page), 0);
+	ck_assert_int_eq(ranges_add(&space.occupied, start, end, 0), 0);
+	ck_assert_int_eq(ranges_add(&space.certain, start, hole, 0), 0);
+	space.assumed = (struct range){ start, end, 0 };
+	settled = UFFD_AGAIN;
+	ck_assert_int_eq(pick_refresh_maps(&space, 0), 0);
+	ck_assert(ranges_cover(&space.occupied, start, end));
+	/* Behind the hole it is not, after all. */
+	settled = UFFD_OK;
+	registered = UFFD_NO_VMA;
+	ck_assert_int_eq(pick_refresh_maps(&space, 0), 0);
+	ck_assert(ranges_cover(&space.occupied, start, hole));
+	ck_assert_uint_eq(ranges_bytes(&space.occupied), hole - start);
+	ck_assert_uint_eq(space.assumed.end, 0);
+}
+END_TEST
+
 START_TEST(while_an_event_is_unread_nothing_is_said_to_have_grown)
 {
 	settled = UFFD_AGAIN;
@@ -188,6 +210,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tcase, setup, NULL);
 	tcase_add_test(tcase, a_registered_mapping_has_grown);
+	tcase_add_test(tcase, what_was_taken_for_registered_is_asked_for);
 	tcase_add_test(tcase, while_an_event_is_unread_nothing_is_said_to_have_grown);
 	tcase_add_test(tcase, what_came_home_last_stays_while_others_do);
 	tcase_add_test(tcase, when_no_more_comes_home_all_may_leave);
