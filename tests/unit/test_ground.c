@@ -23,7 +23,7 @@
 /* Pages of the hole in which all plays; beside it nothing can be mapped. */
 #define PAGES 8192u
 #define HOOKS 4u
-#define LOW_ADDR 0x100000000ull
+#define LOW_ADDR 0x10000000ull
 
 static struct space space;
 static uint64_t hole; /* its first address */
@@ -178,7 +178,7 @@ static void setup(void)
 	space.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	space.maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	ck_assert_int_ge(space.maps_fd, 0);
-	/* Far below where the kernel puts what is mapped anywhere. */
+	/* Far below where the kernel maps what may lie anywhere, and below the shadows of sanitizers. */
 	all = mmap((void *)LOW_ADDR, bytes_of(PAGES + 2), PROT_NONE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	ck_assert_ptr_eq(all, (void *)LOW_ADDR);
