@@ -303,6 +303,22 @@ static bool nothing_away(const struct space *space, uint64_t start, uint64_t end
 				 space_pgidx(space, end - start));
 }
 
+/* A page that is known to be lost, and was not touched yet, has its marker, which goes with the
+ * registration: it is poisoned first. */
+static bool lost_are_poisoned(struct space *space, uint64_t start, uint64_t end)
+{
+	uint64_t at = space_pgidx(space, start), stop = space_pgidx(space, end);
+	struct page_rec rec;
+
+	if (!space->map.n_poisoned)
+		return true;
+	for (; (at = pagemap_next(&space->map, at, stop, &rec)) < stop; at++)
+		if (page_rec_state(rec) == PAGE_POISONED &&
+		    fault_poison(space, at, "") != FILL_DONE)
+			return false;
+	return true;
+}
+
 int home_unregister(struct space *space, uint64_t start, uint64_t end)
 {
 	if (uffd_settled(space->uffd) != UFFD_OK || ranges_remove(&space->certain, start, end) < 0)
@@ -327,7 +343,8 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
 		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;
-		if (space->given_up && !give_up_poison(space, m->start, m->end))
+		if ((space->given_up && !give_up_poison(space, m->start, m->end)) ||
+		    !lost_are_poisoned(space, m->start, m->end))
 			return;
 		if (home_unregister(space, m->start, m->end) == -EAGAIN)
 			return;
