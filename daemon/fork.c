@@ -241,6 +241,13 @@ static int doubt(struct space *space, struct space *child, const struct heirs *h
 		if (!are_doubtful(old, pagemap_get(&space->map, i)) ||
 		    page_rec_state(has) == PAGE_POISONED)
 			continue;
+		/* What will be mapped there one day is not lost. */
+		if (uffd_is_registered(child->uffd, space_addr(space, i), space->page_size) ==
+			    UFFD_NO_VMA &&
+		    uffd_settled(child->uffd) == UFFD_OK) {
+			err = pagemap_set(&child->map, i, (struct page_rec){ 0 });
+			continue;
+		}
 		err = pagemap_set(&child->map, i, page_rec_move(has, PAGE_POISONED));
 		n++;
 	}
@@ -278,6 +285,8 @@ static int undo_moves(struct space *space, struct space *child, const struct hei
 			err = doubt(space, child, heirs, msg);
 			break;
 		case BORN_AFTER:
+			err = replace_records(&space->map, child, msg);
+			break;
 		case BORN_ANYTIME:
 			break;
 		}
@@ -441,9 +450,11 @@ void fork_after_change(struct space *space, struct heirs *heirs, const struct uf
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;
 	for (uint32_t i = 0; i < heirs->n; i++) {
-		int err = follow_move(space, heirs->v[i], heirs, msg);
+		int err = heirs->error;
 
-		if (err < 0)
+		if (err == 0)
+			err = follow_move(space, heirs->v[i], heirs, msg);
+		if (err < 0 && !heirs->v[i]->given_up)
 			give_up_child(space, heirs->v[i], err);
 	}
 }

@@ -50,6 +50,8 @@ void give_up_child(struct space *parent, struct space *child, int err)
 		parent->pid, (unsigned long long)parent->map.n_away, strerror(-err));
 	child->given_up = true;
 	child->distrust |= parent->n_unmarked || parent->raced.end;
+	/* What it has may be another's by now. This cannot fail. */
+	(void)pagemap_drop(&child->map, 0, UINT64_MAX);
 	count_lost(parent, parent->map.n_away - child->map.n_away);
 }
 

@@ -235,7 +235,10 @@ enum uffd_result uffd_is_registered(int uffd, uint64_t addr, uint64_t page_size)
 
 enum uffd_result uffd_is_private(int uffd, uint64_t addr, uint64_t page_size)
 {
-	struct uffdio_continue arg = { .range = { .start = addr, .len = page_size } };
+	struct uffdio_continue arg = {
+		.range = { .start = addr, .len = page_size },
+		.mode = UFFDIO_CONTINUE_MODE_WP, /* as it was: nobody has written there unseen */
+	};
 
 	if (ioctl(uffd, UFFDIO_CONTINUE, &arg) == 0 || errno == EFAULT || errno == EEXIST)
 		return UFFD_EXISTS;

@@ -146,6 +146,10 @@ struct procmap_query {
 #define UHMM_PAGEMAP_SWAPPED (1ull << 62)
 #define UHMM_PAGEMAP_PRESENT (1ull << 63)
 
+#ifndef UFFDIO_CONTINUE_MODE_WP /* 6.4 */
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
