@@ -337,7 +337,7 @@ static void prove(struct space *space, const struct range *wanted, const struct 
 	}
 	if (settled && uffd_settled(space->uffd) == UFFD_OK)
 		note_certain(space, ground);
-	else
+	if (!ranges_cover(&space->certain, wanted->start, wanted->end))
 		space->maps_read_ns = 0; /* look again */
 }
 
