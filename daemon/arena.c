@@ -5,7 +5,7 @@
  *
  * Order of stores: what a word points to is complete before the word is stored, and
  * a unit leaves the free list before anyone uses it. So a crash loses units at worst,
- * and never hands one out twice. n_free is counted anew when an arena is opened.
+ * and never hands one out twice. n_free is a hint that a successor counts anew.
  *
  * Never here: a store to a unit that fallocate has not backed.
  */
@@ -116,7 +116,7 @@ int arena_create(struct arena *arena, const char *path, uint64_t family_id, size
 }
 
 /* A list of distinct units within the file ends after at most n_units of them. */
-static int arena_count_free(struct arena_header *header)
+static int arena_check_free(const struct arena_header *header)
 {
 	arena_off off = header->free_head;
 	uint64_t n = 0;
@@ -124,15 +124,15 @@ static int arena_count_free(struct arena_header *header)
 	while (off != 0) {
 		if (!arena_off_valid(header, off) || ++n >= header->n_units)
 			return -EPROTO;
-		off = *(arena_off *)((char *)header + off);
+		off = *(const arena_off *)((const char *)header + off);
 	}
-	header->n_free = n;
 	return 0;
 }
 
-static int arena_check(struct arena *arena, uint64_t file_bytes)
+static int arena_check(const struct arena *arena, const struct stat *st)
 {
-	struct arena_header *header = arena->header;
+	const struct arena_header *header = arena->header;
+	uint64_t file_bytes = (uint64_t)st->st_size;
 
 	if (header->magic != ARENA_MAGIC || header->version != ARENA_VERSION ||
 	    header->unit_bytes != ARENA_UNIT)
@@ -140,7 +140,10 @@ static int arena_check(struct arena *arena, uint64_t file_bytes)
 	if (header->n_units == 0 || header->n_units > file_bytes / ARENA_UNIT ||
 	    header->n_units > arena->map_bytes / ARENA_UNIT)
 		return -EPROTO;
-	return arena_count_free(header);
+	/* A hole would be filled at the first touch, or be SIGBUS on a full tmpfs. */
+	if ((uint64_t)st->st_blocks < header->n_units * (ARENA_UNIT / 512))
+		return -EPROTO;
+	return arena_check_free(header);
 }
 
 static int arena_open_file(struct arena *arena, size_t map_bytes)
@@ -153,10 +156,13 @@ static int arena_open_file(struct arena *arena, size_t map_bytes)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)ARENA_UNIT)
 		return -EPROTO;
-	r = arena_map(arena, map_bytes);
+	if (st.st_uid != geteuid() || (st.st_mode & 077) != 0 || st.st_nlink != 1)
+		return -EPERM;
+	/* The limit may have become lower than what was in use already. */
+	r = arena_map(arena, (uint64_t)st.st_size > map_bytes ? (size_t)st.st_size : map_bytes);
 	if (r < 0)
 		return r;
-	r = arena_check(arena, (uint64_t)st.st_size);
+	r = arena_check(arena, &st);
 	if (r == 0)
 		arena_lock_memory(arena, 0, arena->header->n_units * ARENA_UNIT);
 	return r;
@@ -271,6 +277,25 @@ int arena_reserve(struct arena *arena, uint64_t n)
 		r = arena_grow(arena, n - arena->header->n_free);
 	(void)pthread_mutex_unlock(&arena->lock);
 	return r;
+}
+
+/* The list is a list of free units at each step, as a successor's successor wants it. */
+void arena_rebuild_free(struct arena *arena, const uint8_t *used)
+{
+	struct arena_header *header = arena->header;
+	uint64_t unit, n_free = 0;
+
+	(void)pthread_mutex_lock(&arena->lock);
+	arena_publish(&header->free_head, 0);
+	for (unit = header->n_units - 1; unit > 0; unit--) {
+		if (used[unit])
+			continue;
+		arena_publish(arena_ptr(arena, unit * ARENA_UNIT), header->free_head);
+		arena_publish(&header->free_head, unit * ARENA_UNIT);
+		n_free++;
+	}
+	header->n_free = n_free;
+	(void)pthread_mutex_unlock(&arena->lock);
 }
 
 void arena_list_add(struct arena *arena, arena_off *head, arena_off off)

@@ -62,8 +62,9 @@ struct arena {
 
 /* Make the file `path` (0600, must not exist), reserving map_bytes of addresses. */
 int arena_create(struct arena *arena, const char *path, uint64_t family_id, size_t map_bytes);
-/* Map an arena that exists; checks magic, version, size and the free list:
- * -EPROTO when it is not one or torn. */
+/* Map an arena that exists, all of it if it has grown beyond map_bytes; checks magic, version,
+ * size and the free list: -EPROTO when it is not one or torn, -EPERM when others than this user
+ * can reach it. Writes nothing: call arena_rebuild_free before a unit is taken or given back. */
 int arena_open(struct arena *arena, const char *path, size_t map_bytes);
 /* Unmap and close; unlink too if `forget`. Safe on ARENA_NULL. */
 void arena_deinit(struct arena *arena, int forget);
@@ -75,6 +76,9 @@ void arena_free(struct arena *arena, arena_off off);
 uint64_t arena_room(const struct arena *arena);
 /* Make sure that n units are free, growing the file; never called on the fault path. */
 int arena_reserve(struct arena *arena, uint64_t n);
+
+/* A successor has seen which units are in use (used[unit] is not 0): all others are free. */
+void arena_rebuild_free(struct arena *arena, const uint8_t *used);
 
 /* Lists of units in use: the first word of each is the offset of the next. `head` lies in the
  * header. The caller holds a lock over each list. A unit is complete when it is added, and is

@@ -33,12 +33,31 @@ static void family_unlock(struct family *family)
 	(void)pthread_mutex_unlock(&family->lock);
 }
 
+int family_name_arena(char *buf, size_t size, uint64_t id)
+{
+	return snprintf(buf, size, "family-%" PRIu64 ".arena", id);
+}
+
+int family_name_store(char *buf, size_t size, uint64_t id, uint64_t space_id, uint32_t index)
+{
+	return snprintf(buf, size, "f%" PRIu64 "-s%" PRIu64 "-%" PRIu32, id, space_id, index);
+}
+
+static void family_init(struct family *family)
+{
+	family->id = family->arena.header->family_id;
+	family->n_refs = 1;
+	(void)pthread_mutex_init(&family->lock, NULL);
+}
+
 int family_new(uint64_t id, const char *dir, size_t map_bytes, struct family **ret_family)
 {
 	struct family *family;
-	char path[PATH_MAX];
-	int r = snprintf(path, sizeof(path), "%s/family-%" PRIu64 ".arena", dir, id);
+	char path[PATH_MAX], name[64];
+	int r;
 
+	(void)family_name_arena(name, sizeof(name), id);
+	r = snprintf(path, sizeof(path), "%s/%s", dir, name);
 	if (r < 0 || (size_t)r >= sizeof(path))
 		return -ENAMETOOLONG;
 	family = calloc(1, sizeof(*family));
@@ -49,9 +68,24 @@ int family_new(uint64_t id, const char *dir, size_t map_bytes, struct family **r
 		free(family);
 		return r;
 	}
-	family->id = id;
-	family->n_refs = 1;
-	(void)pthread_mutex_init(&family->lock, NULL);
+	family_init(family);
+	*ret_family = family;
+	return 0;
+}
+
+int family_map(const char *path, size_t map_bytes, struct family **ret_family)
+{
+	struct family *family = calloc(1, sizeof(*family));
+	int r;
+
+	if (family == NULL)
+		return -ENOMEM;
+	r = arena_open(&family->arena, path, map_bytes);
+	if (r < 0) {
+		free(family);
+		return r;
+	}
+	family_init(family);
 	*ret_family = family;
 	return 0;
 }
@@ -64,8 +98,7 @@ struct family *family_ref(struct family *family)
 	return family;
 }
 
-/* Take a store out of the table and the arena, and free it. Its backend is closed. */
-static void store_forget(struct family *family, struct store *store)
+void family_forget_store(struct family *family, struct store *store)
 {
 	family_lock(family);
 	arena_list_remove(&family->arena, &family->arena.header->stores, store->unit_off);
@@ -81,7 +114,7 @@ static void store_close(struct family *family, struct store *store)
 	/* Slots that a dying family still counts are room in the tier again. */
 	tier_release(store->tier, (uint32_t)store->unit->slots.n_used);
 	tier_store_close(store->tier, store->backend_store);
-	store_forget(family, store);
+	family_forget_store(family, store);
 }
 
 void family_reap(struct family *family)
@@ -110,6 +143,13 @@ bool family_has_dead(struct family *family)
 	return has;
 }
 
+static void family_free(struct family *family, int forget)
+{
+	arena_deinit(&family->arena, forget);
+	(void)pthread_mutex_destroy(&family->lock);
+	free(family);
+}
+
 struct family *family_unref(struct family *family)
 {
 	unsigned int n_refs, i;
@@ -126,10 +166,20 @@ struct family *family_unref(struct family *family)
 		if (family->stores[i] != NULL)
 			store_close(family, family->stores[i]);
 	}
-	arena_deinit(&family->arena, true);
-	(void)pthread_mutex_destroy(&family->lock);
-	free(family);
+	family_free(family, true);
 	return NULL;
+}
+
+void family_leave(struct family *family)
+{
+	for (unsigned int i = 1; i <= FAMILY_STORES_MAX; i++) {
+		struct store *store = family->stores[i];
+
+		if (store != NULL && store->backend_store != NULL)
+			tier_store_leave(store->tier, store->backend_store);
+		free(store);
+	}
+	family_free(family, false);
 }
 
 /* Give the store an index and a unit in the list. */
@@ -145,8 +195,8 @@ static int store_link(struct family *family, struct store *store, uint64_t space
 		unit->index = index;
 		unit->space_id = space_id;
 		(void)snprintf(unit->tier, sizeof(unit->tier), "%s", store->tier->name);
-		(void)snprintf(unit->name, sizeof(unit->name),
-			       "f%" PRIu64 "-s%" PRIu64 "-%" PRIu32, family->id, space_id, index);
+		(void)family_name_store(unit->name, sizeof(unit->name), family->id, space_id,
+					index);
 		arena_list_add(&family->arena, &family->arena.header->stores, store->unit_off);
 		family->stores[index] = store;
 	}
@@ -191,9 +241,29 @@ int family_add_store(struct family *family, struct tier *tier, uint64_t space_id
 		return r;
 	r = tier_store_open(tier, store->unit->name, &store->backend_store, &store->map);
 	if (r < 0) {
-		store_forget(family, store);
+		family_forget_store(family, store);
 		return r;
 	}
+	*ret_store = store;
+	return 0;
+}
+
+int family_restore_store(struct family *family, arena_off unit_off, struct tier *tier,
+			 struct uhmm_store *backend_store, const void *map,
+			 struct store **ret_store)
+{
+	struct store *store = calloc(1, sizeof(*store));
+
+	if (store == NULL)
+		return -ENOMEM;
+	*store = (struct store){
+		.unit = arena_ptr(&family->arena, unit_off),
+		.unit_off = unit_off,
+		.tier = tier,
+		.backend_store = backend_store,
+		.map = map,
+	};
+	family->stores[store->unit->index] = store;
 	*ret_store = store;
 	return 0;
 }

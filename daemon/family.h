@@ -61,6 +61,9 @@ struct family *family_ref(struct family *family);
 /* The last unref closes every store that is left and forgets the arena. */
 struct family *family_unref(struct family *family);
 
+/* Let go of it, and leave the arena and all stores as they are, for a successor. */
+void family_leave(struct family *family);
+
 /* Add a store for a space; takes the lock. -ENOSPC when the table or the arena is full. */
 int family_add_store(struct family *family, struct tier *tier, uint64_t space_id,
 		     struct store **ret_store);
@@ -82,5 +85,19 @@ struct store *family_store(const struct family *family, uint32_t index);
  * that tier_take took. */
 int family_slot_ref(struct family *family, uint32_t store, uint64_t slot);
 void family_slot_unref(struct family *family, uint32_t store, uint64_t slot);
+
+/* For recover.c, while nobody else knows the family: */
+/* Map an arena that exists, without a look at what it holds. One reference. */
+int family_map(const char *path, size_t map_bytes, struct family **ret_family);
+/* Put a store into the table that the arena has already. `backend_store` NULL: its bytes are
+ * gone, and so must it be. -ENOMEM. */
+int family_restore_store(struct family *family, arena_off unit_off, struct tier *tier,
+			 struct uhmm_store *backend_store, const void *map,
+			 struct store **ret_store);
+/* Take a store whose backend store is no more out of the table and the arena, and free it. */
+void family_forget_store(struct family *family, struct store *store);
+/* The arena's file name, and a backend store's. */
+int family_name_arena(char *buf, size_t size, uint64_t id);
+int family_name_store(char *buf, size_t size, uint64_t id, uint64_t space_id, uint32_t index);
 
 #endif

@@ -139,3 +139,35 @@ void leaf_refs_claim(struct arena *arena, arena_off leaf)
 	}
 	*count = 0;
 }
+
+/* The units whose counts this one has begin at `unit`. */
+static void refs_recount_unit(struct arena *arena, arena_off off, uint64_t unit,
+			      const uint32_t *sharers)
+{
+	uint32_t *counts = arena_ptr(arena, off);
+	uint64_t n_units = arena->header->n_units, i;
+
+	for (i = 0; i < REFS_PER_UNIT; i++, unit++) {
+		uint32_t count = unit < n_units ? sharers[unit] : 0;
+
+		if (counts[i] != count)
+			counts[i] = count;
+	}
+}
+
+void leaf_refs_recount(struct arena *arena, const uint32_t *sharers)
+{
+	uint64_t root = arena->header->leaf_refs, i, k;
+
+	for (i = 0; root != 0 && i < REFS_FANOUT; i++) {
+		arena_off dir = ((arena_off *)arena_ptr(arena, root))[i];
+
+		for (k = 0; dir != 0 && k < REFS_FANOUT; k++) {
+			arena_off off = ((arena_off *)arena_ptr(arena, dir))[k];
+
+			if (off != 0)
+				refs_recount_unit(arena, off, (i * REFS_FANOUT + k) * REFS_PER_UNIT,
+						  sharers);
+		}
+	}
+}

@@ -21,5 +21,8 @@ int leaf_refs_share(struct arena *arena, arena_off leaf);
 uint32_t leaf_refs_unshare(struct arena *arena, arena_off leaf);
 /* The only sharer left takes the leaf for itself. */
 void leaf_refs_claim(struct arena *arena, arena_off leaf);
+/* A successor has counted anew: sharers[unit] for each unit of the arena, 0 where the unit is no
+ * shared leaf. Every leaf that is shared has room for its count. */
+void leaf_refs_recount(struct arena *arena, const uint32_t *sharers);
 
 #endif

@@ -214,6 +214,38 @@ int slots_unref(struct arena *arena, struct slots_root *root, uint64_t slot)
 	return 1;
 }
 
+static void slots_recount_unit(uint16_t *counts, const uint32_t *refs, uint64_t n)
+{
+	uint64_t i;
+
+	for (i = 0; i < SLOTS_PER_UNIT; i++) {
+		uint16_t count = i < n ? (uint16_t)refs[i] : 0;
+
+		if (counts[i] != count)
+			counts[i] = count;
+	}
+}
+
+void slots_recount(struct arena *arena, struct slots_root *root, const uint32_t *refs)
+{
+	uint64_t first = 0, slot, n_used = 0;
+	uint32_t i, k;
+
+	for (i = 0; i < SLOTS_DIRS && root->dirs[i] != 0; i++) {
+		const arena_off *dir = arena_ptr(arena, root->dirs[i]);
+
+		for (k = 0; k < SLOTS_DIR_ENTRIES && dir[k] != 0; k++, first += SLOTS_PER_UNIT) {
+			uint64_t n = first < root->n_slots ? root->n_slots - first : 0;
+
+			slots_recount_unit(arena_ptr(arena, dir[k]), n ? refs + first : NULL, n);
+		}
+	}
+	for (slot = 0; slot < root->n_slots; slot++)
+		n_used += refs[slot] > 0 ? 1 : 0;
+	root->n_used = n_used;
+	root->next = 0;
+}
+
 void slots_deinit(struct arena *arena, struct slots_root *root)
 {
 	uint32_t i, k;

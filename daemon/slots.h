@@ -13,7 +13,10 @@
 
 #include "arena.h"
 
-#define SLOTS_REF_MAX 0xffffu
+/* What slots_ref goes up to. The counts have room for more: a crash may leave a record that was
+ * being moved at both ends, and the successor counts both. */
+#define SLOTS_REF_MAX 0xff00u
+#define SLOTS_COUNT_MAX 0xffffu
 /* Counts in a unit; count units in a directory unit. */
 #define SLOTS_PER_UNIT (ARENA_UNIT / sizeof(uint16_t))
 #define SLOTS_DIR_ENTRIES (ARENA_UNIT / sizeof(arena_off))
@@ -52,6 +55,10 @@ int slots_ref(struct arena *arena, struct slots_root *root, uint64_t slot);
 /* One reference less; returns 1 if that was the last one (the slot is free now). Aborts
  * on a slot that is free or beyond the end. */
 int slots_unref(struct arena *arena, struct slots_root *root, uint64_t slot);
+
+/* A successor has counted the references of each slot below n_slots anew, none above
+ * SLOTS_COUNT_MAX: they are the counts from now on. */
+void slots_recount(struct arena *arena, struct slots_root *root, const uint32_t *refs);
 
 /* Give the table's units back; nobody may use the slots any more. */
 void slots_deinit(struct arena *arena, struct slots_root *root);

@@ -204,19 +204,15 @@ static int space_init(struct space *space, struct space *parent)
 	return err;
 }
 
-static void space_free_arena(struct space *space)
+void space_unit_free(struct arena *arena, arena_off off)
 {
-	struct arena *arena = &space->family->arena;
-	struct space_unit *unit = space->unit;
+	struct space_unit *unit = arena_ptr(arena, off);
 
-	if (!unit)
-		return;
 	for (uint32_t i = 0; i < unit->n_batches; i++)
 		for (uint32_t k = 0; k < BATCH_UNITS; k++)
 			if (unit->batches[i].units[k])
 				arena_free(arena, unit->batches[i].units[k]);
-	event_log_deinit(&space->log);
-	arena_free(arena, space->unit_off);
+	arena_free(arena, off);
 }
 
 static void space_close(int *fd)
@@ -233,7 +229,9 @@ static void space_free(struct space *space)
 		family_retire_store(space->family, space->store);
 	pagemap_deinit(&space->map);
 	if (space->family) {
-		space_free_arena(space);
+		if (space->unit)
+			space_unit_free(&space->family->arena, space->unit_off);
+		event_log_deinit(&space->log);
 		family_unref(space->family);
 	}
 	ranges_deinit(&space->registered);

@@ -384,6 +384,9 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 /* The space's page map is there: from now on a successor finds both. space_new does it for a
  * space without a parent; a child's map is forked first. */
 void space_publish(struct space *space);
+/* Give back a unit that no list has any more, and what it leads to but the page map and the
+ * log. */
+void space_unit_free(struct arena *arena, arena_off off);
 struct space *space_ref(struct space *space);
 void space_unref(struct space *space); /* NULL is fine */
 struct space *space_find_pid(pid_t pid);	 /* the newest of that pid; with a reference */

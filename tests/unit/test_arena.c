@@ -115,13 +115,29 @@ END_TEST
 
 START_TEST(a_wrong_free_count_is_counted_anew)
 {
+	uint8_t used[UNITS] = { 1 };
 	uint64_t n_free;
 
-	take();
+	used[take() / ARENA_UNIT] = 1;
 	n_free = arena.header->n_free;
 	arena.header->n_free = 12345;
 	reopen(0);
+	arena_rebuild_free(&arena, used);
 	ck_assert_uint_eq(arena.header->n_free, n_free);
+}
+END_TEST
+
+START_TEST(a_unit_that_nobody_uses_is_handed_out_again)
+{
+	uint8_t used[UNITS] = { 1 };
+	arena_off lost = take(), kept = take();
+
+	used[kept / ARENA_UNIT] = 1;
+	reopen(0);
+	arena_rebuild_free(&arena, used);
+	ck_assert_uint_eq(arena.header->n_free, arena.header->n_units - 2);
+	ck_assert_uint_eq(take(), lost);
+	ck_assert_uint_ne(take(), kept);
 }
 END_TEST
 
@@ -269,6 +285,7 @@ int main(void)
 	tcase_add_test(tcase, reserved_units_need_no_growth);
 	tcase_add_test(tcase, a_successor_finds_what_was_written);
 	tcase_add_test(tcase, a_wrong_free_count_is_counted_anew);
+	tcase_add_test(tcase, a_unit_that_nobody_uses_is_handed_out_again);
 	tcase_add_test(tcase, a_free_list_that_runs_in_a_circle_is_torn);
 	tcase_add_test(tcase, a_free_list_that_leaves_the_file_is_torn);
 	tcase_add_test(tcase, a_misaligned_free_list_is_torn);
