@@ -19,6 +19,9 @@ uint32_t check_slot_count(struct family *family, uint64_t slot);
 /* Give back the reference of a record that found no place. */
 void check_forget(struct family *family, struct page_rec rec);
 
+/* A space's unit in the arena, with a log and one batch, in the list of spaces. */
+struct space_unit *check_publish(struct family *family, uint64_t id, const struct pagemap *map);
+
 /* `maps` are all maps of the family. Fails the test on any disagreement. */
 void check_books(struct family *family, const struct pagemap *maps, unsigned int n_maps);
 
