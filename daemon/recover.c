@@ -95,7 +95,7 @@ static int open_store(struct recovery *recovery, struct recover_store *note,
 
 static int open_stores(struct recovery *recovery, family_find_tier_fn find_tier, void *arg)
 {
-	for (unsigned int i = 1; i <= FAMILY_STORES_MAX; i++) {
+	for (uint32_t i = 1; i <= recovery->max_store; i++) {
 		int err = 0;
 
 		if (recovery->stores[i] != NULL)
@@ -134,7 +134,7 @@ static void rebuild(struct recovery *recovery)
 {
 	struct arena *arena = &recovery->family->arena;
 
-	for (unsigned int i = 1; i <= FAMILY_STORES_MAX; i++) {
+	for (uint32_t i = 1; i <= recovery->max_store; i++) {
 		struct recover_store *note = recovery->stores[i];
 
 		if (note == NULL)
@@ -150,7 +150,7 @@ static void rebuild(struct recovery *recovery)
 			recovery->use[unit] = USE_NONE;
 	}
 	arena_rebuild_free(arena, recovery->use);
-	for (unsigned int i = 1; i <= FAMILY_STORES_MAX; i++) {
+	for (uint32_t i = 1; i <= recovery->max_store; i++) {
 		if (recovery->stores[i] != NULL)
 			end_store(recovery, recovery->stores[i]);
 	}

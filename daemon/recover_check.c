@@ -166,6 +166,8 @@ static int check_store(struct recovery *recovery, arena_off off)
 		return -ENOMEM;
 	*note = (struct recover_store){ .unit = unit, .off = off, .closed = unit->closed };
 	recovery->stores[unit->index] = note;
+	if (unit->index > recovery->max_store)
+		recovery->max_store = unit->index;
 	note_id(recovery, unit->space_id);
 	return check_slots(recovery, note);
 }
@@ -480,7 +482,7 @@ static int check_counts(struct recovery *recovery)
 {
 	int err = check_leaf_counts(recovery);
 
-	for (unsigned int i = 1; err == 0 && i <= FAMILY_STORES_MAX; i++) {
+	for (uint32_t i = 1; err == 0 && i <= recovery->max_store; i++) {
 		if (recovery->stores[i] != NULL)
 			err = check_slot_counts(recovery, recovery->stores[i]);
 	}
@@ -512,7 +514,7 @@ int recovery_check(struct recovery *recovery)
 
 void recovery_deinit(struct recovery *recovery)
 {
-	for (unsigned int i = 1; i <= FAMILY_STORES_MAX; i++) {
+	for (uint32_t i = 1; i <= recovery->max_store; i++) {
 		if (recovery->stores[i] != NULL)
 			free(recovery->stores[i]->refs);
 		free(recovery->stores[i]);

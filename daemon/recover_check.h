@@ -36,6 +36,7 @@ struct recovery {
 	uint8_t *use;	   /* enum recover_use, by unit */
 	uint8_t *ways;	   /* LEAF_*, by unit */
 	uint32_t *sharers; /* entries that lead to a leaf, by unit */
+	uint32_t max_store; /* the highest index of one */
 	struct recover_store *stores[FAMILY_STORES_MAX + 1]; /* by index; NULL: none */
 };
 

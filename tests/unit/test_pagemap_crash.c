@@ -4,25 +4,23 @@
  * at a time, and after each one the arena is audited as a successor would find it.
  * What may be is a unit or a slot that is lost. What may not be: a slot or a leaf with
  * fewer references than it has users, a unit that is in use and on the free list, or a
- * record that is gone from where it was without being where it should go.
+ * record that is gone from where it was without being where it should go. Then a copy of it is
+ * recovered, and that must set it right.
  */
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "crash_recover.h"
 #include "fixture.h"
 #include "leaf_refs.h"
 #include "pagemap.h"
 #include "pagemap_check.h"
 #include "pagemap_tree.h"
+#include "step.h"
 
 #define LEAF PAGEMAP_LEAF_PAGES
-#define UNITS 64u
+#define UNITS 96u
 #define SLOTS 64u
 #define MAPS 2
 
@@ -147,7 +145,7 @@ static uint64_t at_either(const struct pagemap *map, uint64_t a, uint64_t b)
 
 static void setup(void)
 {
-	/* The first leaf of a map, and one that both maps share. */
+	/* The first leaf of a map, one that both maps share, and a chunk that was removed. */
 	family = check_family(UNITS, SLOTS);
 	ck_assert_int_eq(pagemap_init(&maps[0], family), 0);
 	for (uint64_t i = 0; i < 3; i++) {
@@ -156,6 +154,10 @@ static void setup(void)
 	}
 	ck_assert_int_eq(pagemap_fork(&maps[0], &maps[1]), 0);
 	ck_assert_int_eq(pagemap_set(&maps[0], 7, check_stored(family)), 0);
+	ck_assert_int_eq(pagemap_set(&maps[0], 7 * LEAF, check_stored(family)), 0);
+	ck_assert_int_eq(pagemap_remove(&maps[0], 7 * LEAF, LEAF), 0);
+	for (uint64_t i = 0; i < MAPS; i++)
+		check_publish(family, i + 1, &maps[i]);
 	check_books(family, maps, MAPS);
 }
 
@@ -191,7 +193,11 @@ static void change_drop(void)
 static void change_remove(void)
 {
 	(void)pagemap_remove(&maps[0], 6, 2 * LEAF);
-	(void)pagemap_set(&maps[0], LEAF + 9, (struct page_rec){ PAGE_POISONED });
+}
+
+static void change_removed(void)
+{
+	(void)pagemap_set(&maps[0], 7 * LEAF + 9, (struct page_rec){ PAGE_POISONED });
 }
 
 static void change_move_whole(void)
@@ -222,97 +228,49 @@ static const struct change {
 	{ "claim a leaf", change_claim_leaf, 5, 5 },
 	{ "drop", change_drop, 0, 0 },
 	{ "remove", change_remove, 0, 0 },
+	{ "change what was removed", change_removed, 5, 5 },
 	{ "move whole chunks", change_move_whole, 5, 4 * LEAF + 5 },
 	{ "move a shared chunk", change_move_whole, LEAF + 5, 5 * LEAF + 5 },
 	{ "move unevenly", change_move_uneven, 5, 4 * LEAF + 14 },
 	{ "fork", change_fork, 5, 5 },
 };
 
-static pid_t start_traced(const struct change *change)
+static const struct change *change;
+static uint64_t kept;
+
+static void look(unsigned long n)
 {
-	pid_t pid = fork();
-
-	if (pid != 0)
-		return pid;
-	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
-		_exit(77);
-	raise(SIGSTOP);
-	change->make();
-	_exit(0);
-}
-
-/* Returns how many instructions the change took, or 0 if it cannot be traced. */
-static unsigned long audit_each_step(const struct change *change)
-{
-	uint64_t kept = at_either(&maps[0], change->from, change->to);
-	pid_t pid = start_traced(change);
-	unsigned long n = 0;
-	int status = 0;
-
-	ck_assert_int_gt(pid, 0);
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	while (WIFSTOPPED(status)) {
-		fixture_must(n == 0 || WSTOPSIG(status) == SIGTRAP, "%s: signal %d", change->name,
-			     WSTOPSIG(status));
-		audit_arena();
-		fixture_must(change->to == 0 ||
-				     at_either(&maps[0], change->from, change->to) == kept,
-			     "%s: a record is lost after %lu instructions", change->name, n);
-		n++;
-		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) < 0)
-			break;
-		(void)waitpid(pid, &status, 0);
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		return 0;
-	fixture_must(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: status %#x", change->name,
-		     status);
-	return n;
+	audit_arena();
+	fixture_must(change->to == 0 ||
+			     at_either(&maps[0], change->from, change->to) == kept,
+		     "%s: a record is lost after %lu instructions", change->name, n);
+	crash_look();
 }
 
 START_TEST(a_crash_at_any_instruction_shares_nothing_and_loses_no_record)
 {
-	const struct change *change = &changes[_i];
-	unsigned long n = audit_each_step(change);
+	unsigned long n;
 
-	printf("%s: %lu instructions\n", change->name, n);
+	change = &changes[_i];
+	kept = at_either(&maps[0], change->from, change->to);
+	crash_expect(family, change->name, change->make);
+	n = step_through(change->name, change->make, look);
+	printf("%s: %lu instructions, %lu times recovered\n", change->name, n, crash_done());
 	fflush(stdout);
-	/* The change was made in another process: its counters are not known here. */
-	for (int i = 0; i < MAPS; i++)
-		maps[i].n_away = maps[i].n_leaves = maps[i].n_poisoned = 0;
+	check_books(family, maps, MAPS);
 }
 END_TEST
-
-/* A step is two switches between the processes; on one CPU they cost a fifth. */
-static void stay_on_this_cpu(void)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((unsigned int)sched_getcpu(), &set);
-	(void)sched_setaffinity(0, sizeof(set), &set);
-}
-
-static bool can_trace(void)
-{
-	pid_t pid = fork();
-	int status;
-
-	if (pid == 0)
-		_exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 ? 1 : 0);
-	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-}
 
 int main(void)
 {
 	Suite *suite = suite_create("pagemap_crash");
 	TCase *tcase = tcase_create("pagemap_crash");
 
-	if (!can_trace()) {
+	if (!step_is_possible()) {
 		printf("skipped: this process cannot trace its children\n");
 		return 77;
 	}
-	stay_on_this_cpu();
+	step_stay_on_this_cpu();
 	tcase_set_timeout(tcase, 100);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_loop_test(tcase, a_crash_at_any_instruction_shares_nothing_and_loses_no_record, 0,
