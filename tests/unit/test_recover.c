@@ -52,6 +52,7 @@ static void setup(void)
 static void teardown(void)
 {
 	fake_tier.fail_reopen = 0;
+	recovered_deinit(&recovered);
 	family_unref(family);
 	ck_assert_int_eq(fake_tier.n_open, 0);
 }
@@ -70,6 +71,7 @@ static int succeed(void)
 	if (family != NULL)
 		family_leave(family);
 	family = NULL;
+	recovered_deinit(&recovered);
 	err = family_open(path, UNITS * ARENA_UNIT, find_tier, NULL, &recovered, why);
 	if (err == 0)
 		family = recovered.family;
