@@ -8,7 +8,8 @@
  * global offset table, call the C library, or allocate: a fault on an evicted page would be
  * served, but the daemon may be waiting for this very thread. What it touches is its stack,
  * struct uhmm_agent, the ring, staging (as an argument of system calls only) and its own
- * code. agent.o must have no undefined symbol; a test looks.
+ * code. Its objects (this, agent_link.c and rejoin.c) together must have no undefined symbol; a
+ * test looks.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -18,11 +19,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "agent.h"
-#include "sys.h"
+#include "agent_link.h"
+#include "rejoin.h"
 #include "uapi-mini.h"
 
 /* This many runs in a row that answer EINVAL mean that the daemon closed the gate. */
@@ -32,9 +32,6 @@
 #define TCB_ALIGN 64u
 /* In its mutexes' kind. */
 #define MUTEX_KIND_ROBUST 16u
-
-#define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
-#define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
 
 __attribute__((visibility("hidden"), noreturn, used)) void
 uhmm_agent_main(struct uhmm_agent *agent);
@@ -81,39 +78,45 @@ static void futex_wake_all(uint32_t *word)
 
 /* --- becoming harmless --------------------------------------------------------------- */
 
-static void sort_fds(uint32_t fds[static 3])
-{
-	for (unsigned int i = 0; i < 2; i++) {
-		for (unsigned int j = 0; j < 2 - i; j++) {
-			uint32_t low = fds[j];
+/* What it needs, in a list that stays sorted. */
+struct fd_list {
+	uint32_t n;
+	uint32_t fds[3 + UHMM_CHILDREN_MAX];
+};
 
-			if (low <= fds[j + 1])
-				continue;
-			fds[j] = fds[j + 1];
-			fds[j + 1] = low;
-		}
-	}
+static void fd_list_add(struct fd_list *list, int fd)
+{
+	uint32_t at = list->n;
+
+	if (fd < 0)
+		return;
+	for (; at > 0 && list->fds[at - 1] > (uint32_t)fd; at--)
+		WRITE_ONCE(list->fds[at], list->fds[at - 1]);
+	list->fds[at] = (uint32_t)fd;
+	list->n++;
 }
 
-/* Close all of the copied table but our three: nobody may wait for an end of file on a pipe
- * that only the agent still holds. */
+/* Close all of the copied table but ours: nobody may wait for an end of file on a pipe that
+ * only the agent still holds. */
 static long close_all_but_ours(const struct uhmm_agent *agent)
 {
-	uint32_t fds[3];
+	struct fd_list ours;
 	uint32_t first = 0;
 
-	fds[0] = (uint32_t)agent->sock;
-	fds[1] = (uint32_t)agent->uffd;
-	fds[2] = (uint32_t)agent->event_fd;
-	sort_fds(fds);
-	for (unsigned int i = 0; i < 3; i++) {
-		if (fds[i] > first) {
-			long err = sys_call3(SYS_close_range, first, (long)fds[i] - 1, 0);
+	ours.n = 0;
+	fd_list_add(&ours, agent->sock);
+	fd_list_add(&ours, agent->uffd);
+	fd_list_add(&ours, agent->event_fd);
+	for (uint32_t i = 0; i < agent->n_children; i++)
+		fd_list_add(&ours, agent->children[i].fd);
+	for (uint32_t i = 0; i < ours.n; i++) {
+		if (ours.fds[i] > first) {
+			long err = sys_call3(SYS_close_range, first, (long)ours.fds[i] - 1, 0);
 
 			if (err < 0)
 				return err;
 		}
-		first = fds[i] + 1;
+		first = ours.fds[i] + 1;
 	}
 	return sys_call3(SYS_close_range, first, UINT32_MAX, 0);
 }
@@ -498,43 +501,6 @@ static bool look_at_boxes(const struct uhmm_agent *agent)
 
 /* --- the socket ---------------------------------------------------------------------- */
 
-union agent_packet {
-	struct uhmm_msg h;
-	struct uhmm_msg_quit quit;
-	struct uhmm_msg_object object;
-	unsigned char room[256];
-};
-
-union agent_control {
-	struct cmsghdr h;
-	unsigned char room[CMSG_SPACE(UHMM_MSG_FDS_MAX * sizeof(int))];
-};
-
-/* The descriptors of a packet, -1 where there is none: takes the first two, closes others. */
-static void take_descriptors(const struct msghdr *msg, const union agent_control *control,
-			     int ret_fds[static 2])
-{
-	const int *fds = (const int *)(const void *)CMSG_DATA(&control->h);
-	size_t n;
-
-	ret_fds[0] = ret_fds[1] = -1;
-	if (msg->msg_controllen < sizeof(control->h) || control->h.cmsg_type != SCM_RIGHTS)
-		return;
-	n = (control->h.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	for (size_t i = 0; i < n; i++) {
-		if (i < 2)
-			ret_fds[i] = fds[i];
-		else
-			sys_close(fds[i]);
-	}
-}
-
-static void close_if_open(int fd)
-{
-	if (fd >= 0)
-		sys_close(fd);
-}
-
 static void take_object(struct uhmm_agent *agent, const struct uhmm_msg_object *msg,
 			const int fds[static 2])
 {
@@ -569,27 +535,14 @@ enum packet_result {
 static enum packet_result serve_packet(struct uhmm_agent *agent)
 {
 	union agent_packet packet;
-	union agent_control control;
-	struct iovec iov;
-	struct msghdr msg;
 	int fds[2];
 	long n;
 
-	iov.iov_base = &packet;
-	iov.iov_len = sizeof(packet);
-	msg.msg_name = NULL;
-	msg.msg_namelen = 0;
-	msg.msg_iov = &iov;
-	msg.msg_iovlen = 1;
-	msg.msg_control = &control;
-	msg.msg_controllen = sizeof(control);
-	msg.msg_flags = 0;
-	n = sys_call3(SYS_recvmsg, agent->sock, (long)&msg, MSG_CMSG_CLOEXEC);
+	n = agent_recv(agent->sock, &packet, fds);
 	if (n == -EINTR)
 		return PACKET_SERVED;
 	if (n < (long)sizeof(packet.h))
 		return PACKET_LOST;
-	take_descriptors(&msg, &control, fds);
 	switch (packet.h.type) {
 	case UHMM_MSG_DOORBELL:
 		while (look_at_boxes(agent))
@@ -602,23 +555,32 @@ static enum packet_result serve_packet(struct uhmm_agent *agent)
 	case UHMM_MSG_OBJECT:
 		take_object(agent, &packet.object, fds);
 		return PACKET_SERVED;
+	case UHMM_MSG_CHILD:
+		close_if_open(fds[1]);
+		if (n == (long)sizeof(packet.child))
+			rejoin_keep_child(agent, &packet.child, fds[0]);
+		else
+			close_if_open(fds[0]);
+		return PACKET_SERVED;
 	case UHMM_MSG_QUIT:
 		return PACKET_QUIT;
 	default:
+		close_if_open(fds[0]);
+		close_if_open(fds[1]);
 		return PACKET_LOST;
 	}
 }
 
-/*
- * The daemon is gone and did not say QUIT: memory may be away, and our userfaultfd may be the
- * last. While it is open, whoever touches that memory waits; if it were closed they would read
- * zeros. So keep it until the program ends. This is where an agent would look for the next
- * daemon, and hand the userfaultfd back.
- */
-static void hold_userfaultfd(struct uhmm_agent *agent)
+/* Until nothing is left to do: QUIT, unless the program wants us at hand all the same. */
+static void serve(struct uhmm_agent *agent)
 {
-	while (__atomic_load_n(&agent->go, __ATOMIC_ACQUIRE) == AGENT_GO_RUN)
-		(void)sys_call4(SYS_futex, (long)&agent->go, FUTEX_WAIT_PRIVATE, AGENT_GO_RUN, 0);
+	enum packet_result result;
+
+	do {
+		result = agent->sock < 0 ? PACKET_LOST : serve_packet(agent);
+		if (result == PACKET_QUIT && agent_told(agent) != AGENT_GO_LINGER)
+			return;
+	} while (result == PACKET_SERVED || rejoin_daemon(agent));
 }
 
 static void announce(struct uhmm_agent *agent, uint32_t state)
@@ -629,21 +591,14 @@ static void announce(struct uhmm_agent *agent, uint32_t state)
 
 void uhmm_agent_main(struct uhmm_agent *agent)
 {
-	enum packet_result result;
-
 	if (!become_harmless(agent)) {
 		announce(agent, UHMM_AGENT_FAILED);
 		agent_end(agent, UHMM_AGENT_FAILED);
 	}
 	announce(agent, UHMM_AGENT_READY);
-	while (__atomic_load_n(&agent->go, __ATOMIC_ACQUIRE) == AGENT_GO_WAIT)
-		(void)sys_call4(SYS_futex, (long)&agent->go, FUTEX_WAIT_PRIVATE, AGENT_GO_WAIT, 0);
-	if (__atomic_load_n(&agent->go, __ATOMIC_RELAXED) == AGENT_GO_RUN) {
-		do {
-			result = serve_packet(agent);
-		} while (result == PACKET_SERVED);
-		if (result == PACKET_LOST)
-			hold_userfaultfd(agent);
-	}
+	while (agent_told(agent) == AGENT_GO_WAIT)
+		agent_nap(agent, AGENT_GO_WAIT, -1);
+	if (agent_told(agent) != AGENT_GO_ABORT)
+		serve(agent);
 	agent_end(agent, UHMM_AGENT_ENDED);
 }

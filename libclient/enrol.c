@@ -19,12 +19,13 @@
 #include <time.h>
 
 #include "journey.h"
+#include "pause.h"
 #include "sys.h"
 
 /* Somebody else's journey lasts part of a millisecond, or until the daemon was given up. */
 #define LOCK_MS 20000
 
-static struct enrol self = { .fds = { -1, -1, -1, -1, -1 } };
+static struct enrol self = { .fds = { -1, -1, -1, -1, -1 }, .kept = { .uffd = -1 } };
 
 /* The C library's own registry of fork handlers. Weak: another C library has none of that
  * name, and without it a child could not be told of what is missing in its memory. */
@@ -162,6 +163,7 @@ static void on_fork_child(void)
 	}
 	self.pid = (int32_t)sys_call0(SYS_getpid);
 	journey_close_fds(&self);
+	pause_forget(&self);
 	spawn_unmap(&self.ring);
 	if (!beacon)
 		return;
@@ -212,6 +214,25 @@ const char *enrol_default_path(void)
 	return path && *path ? path : UHMM_SOCKET_DEFAULT;
 }
 
+/* The program may change its directory, and the agent has left it. What cannot be made absolute
+ * stays as it is. Nobody asked a filter about getcwd. */
+static void make_path_absolute(void)
+{
+	char cwd[sizeof(self.path)];
+	size_t len = strlen(self.path);
+	long cwd_len;
+
+	if (self.path[0] == '/' || self.sandbox.filtered)
+		return;
+	cwd_len = sys_call2(SYS_getcwd, (long)cwd, sizeof(cwd)); /* with its zero */
+	if (cwd_len <= 0 || cwd[0] != '/' || (size_t)cwd_len + len >= sizeof(self.path))
+		return;
+	for (size_t i = len + 1; i-- > 0;)
+		self.path[(size_t)cwd_len + i] = self.path[i];
+	memcpy(self.path, cwd, (size_t)cwd_len);
+	self.path[cwd_len - 1] = '/';
+}
+
 /* With the lock held and signals blocked. */
 static int enrol_first(const char *path, struct enrol_why *why)
 {
@@ -232,6 +253,7 @@ static int enrol_first(const char *path, struct enrol_why *why)
 	if (err)
 		return journey_why(why, UHMM_REASON_NONE, "this C library is not supported", err);
 	memcpy(self.path, path, len + 1);
+	make_path_absolute();
 	self.pid = (int32_t)sys_call0(SYS_getpid);
 	return journey_enrol(&self, UHMM_ROLE_PROGRAM, why);
 }
@@ -259,55 +281,59 @@ int enrol_process(const char *path, struct enrol_why *ret_why)
 	return err;
 }
 
-static int end_agent(void)
-{
-	uint64_t signals;
-	int err;
-
-	signals_block(&signals);
-	err = journey_end_agent(&self);
-	signals_restore(&signals);
-	return err;
-}
-
 void enrol_resume(void)
 {
-	struct enrol_why why;
 	uint64_t signals;
 
 	signals_block(&signals);
-	(void)journey_enrol(&self, UHMM_ROLE_CHILD, &why);
+	pause_end(&self);
 	signals_restore(&signals);
 	unlock();
 }
 
 bool enrol_pause(void)
 {
+	uint64_t signals;
+	int err = -ENOENT;
+
 	/* Another thread at work here is a second thread that the caller's call fails for. */
 	if (is_sandboxed() || !is_ours() || !try_lock())
 		return false;
-	if (has_agent() && end_agent() == 0)
-		return true;
-	unlock();
-	return false;
+	signals_block(&signals);
+	if (has_agent())
+		err = pause_begin(&self);
+	signals_restore(&signals);
+	if (err)
+		unlock();
+	return err == 0;
 }
 
 bool enrol_sandbox_begin(void)
 {
+	uint64_t signals;
+
 	if (is_sandboxed() || !is_ours() || !lock_bounded())
 		return false;
-	mark_sandboxed(true);
+	/* For a child forked meanwhile. The ring's flag stops an agent that looks for a daemon. */
+	self.sandboxed = true;
+	signals_block(&signals);
 	if (has_agent())
-		(void)end_agent();
+		pause_before_filter(&self);
+	signals_restore(&signals);
+	mark_sandboxed(true);
 	return true;
 }
 
 void enrol_sandbox_end(bool in_force)
 {
-	if (!in_force)
+	if (!in_force) {
 		mark_sandboxed(false);
-	if (!in_force && self.enrolled && !has_agent())
-		enrol_resume();
-	else
-		unlock();
+		if (self.enrolled && !has_agent()) {
+			enrol_resume();
+			return;
+		}
+		if (self.enrolled)
+			pause_without_filter(&self);
+	}
+	unlock();
 }

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "link.h"
 #include "sys.h"
@@ -18,9 +19,6 @@
 #include "util/size.h"
 
 #define ANSWER_MS 5000
-
-/* An agent that is told to end gets this long: more than it needs unless it is stopped. */
-#define END_MS 1000
 
 static void fd_close(struct enrol *self, enum enrol_fd which)
 {
@@ -107,19 +105,27 @@ static void name_group(struct uhmm_msg_hello *hello, enum uhmm_role role)
 		hello->host_target_bytes = 0;
 }
 
-int journey_send_hello(int sock, enum uhmm_role role, const uint8_t *token)
+static struct uhmm_msg_hello make_hello(enum uhmm_role role, const uint8_t *token)
 {
 	struct uhmm_msg_hello hello = {
+		.h = { .type = UHMM_MSG_HELLO, .len = sizeof(hello) },
 		.magic = UHMM_WIRE_MAGIC,
 		.version = UHMM_WIRE_VERSION,
 		.role = (uint32_t)role,
 		.page_size = (uint32_t)spawn_page_bytes(),
 	};
 
-	if (role == UHMM_ROLE_CHILD)
+	if (role == UHMM_ROLE_CHILD || role == UHMM_ROLE_AGENT)
 		memcpy(hello.token, token, sizeof(hello.token));
-	if (role != UHMM_ROLE_ADMIN)
+	if (role == UHMM_ROLE_CHILD || role == UHMM_ROLE_PROGRAM)
 		name_group(&hello, role);
+	return hello;
+}
+
+int journey_send_hello(int sock, enum uhmm_role role, const uint8_t *token)
+{
+	struct uhmm_msg_hello hello = make_hello(role, token);
+
 	return link_send(sock, UHMM_MSG_HELLO, &hello, sizeof(hello), -1);
 }
 
@@ -269,6 +275,33 @@ static const struct spawn_area *newest(const struct spawn_area *new, const struc
 	return new->addr ? new : old;
 }
 
+static struct uhmm_msg_enrol make_enrol(const struct enrol *self, const struct attempt *new)
+{
+	const struct spawn_area *private = newest(&new->private, &self->private);
+
+	return (struct uhmm_msg_enrol){
+		.h = { .type = UHMM_MSG_ENROL, .len = sizeof(struct uhmm_msg_enrol) },
+		.staging_addr = (uint64_t)newest(&new->staging, &self->staging)->addr,
+		.private_addr = (uint64_t)private->addr,
+		.private_bytes = private->bytes,
+		.ring_addr = (uint64_t)new->ring.addr,
+		.beacon_addr = (uint64_t)self->beacon,
+	};
+}
+
+/* What it shows to the daemon after this one; a path that it could not follow is none. */
+static void prepare_to_rejoin(const struct enrol *self, const struct uhmm_msg_welcome *welcome,
+			      struct uhmm_agent *agent)
+{
+	agent->daemon.sun_family = AF_UNIX;
+	if (self->path[0] == '/')
+		memcpy(agent->daemon.sun_path, self->path, sizeof(self->path));
+	agent->ring_bytes = welcome->ring_bytes;
+	agent->hello = make_hello(UHMM_ROLE_AGENT, welcome->token);
+	agent->n_children = self->kept.n_children;
+	memcpy(agent->children, self->kept.children, sizeof(agent->children));
+}
+
 static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *welcome,
 		       struct attempt *new)
 {
@@ -278,7 +311,8 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 
 	memset(agent, 0, sizeof(*agent));
 	agent->ring = new->ring.addr;
-	agent->staging_addr = (uint64_t)newest(&new->staging, &self->staging)->addr;
+	agent->enrol = make_enrol(self, new);
+	agent->staging_addr = agent->enrol.staging_addr;
 	agent->chunk_bytes = welcome->staging_chunk_bytes;
 	agent->n_chunks = welcome->n_staging_chunks;
 	agent->page_bytes = spawn_page_bytes();
@@ -289,7 +323,9 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 	agent->event_fd = self->fds[FD_EVENT];
 	agent->filtered = self->sandbox.filtered;
 	agent->has_caps = self->sandbox.has_caps;
+	prepare_to_rejoin(self, welcome, agent);
 	err = spawn_agent(agent, private, &new->tid);
+	agent->enrol.agent_tid = (int32_t)new->tid;
 	if (new->tid)
 		new->agent = agent;
 	return err;
@@ -297,15 +333,7 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 
 static int send_enrol(const struct enrol *self, enum uhmm_role role, const struct attempt *new)
 {
-	const struct spawn_area *private = newest(&new->private, &self->private);
-	struct uhmm_msg_enrol enrol = {
-		.staging_addr = new->agent->staging_addr,
-		.private_addr = (uint64_t)private->addr,
-		.private_bytes = private->bytes,
-		.ring_addr = (uint64_t)new->ring.addr,
-		.beacon_addr = (uint64_t)self->beacon,
-		.agent_tid = (int32_t)new->tid,
-	};
+	struct uhmm_msg_enrol enrol = new->agent->enrol;
 
 	return link_send(self->fds[FD_SOCK], UHMM_MSG_ENROL, &enrol, sizeof(enrol),
 			 role == UHMM_ROLE_CHILD ? -1 : self->fds[FD_UFFD]);
@@ -342,7 +370,7 @@ static void abandon(struct enrol *self, struct attempt *new)
 	/* An agent that will not end now keeps what it stands on. */
 	if (new->agent) {
 		spawn_release(new->agent, AGENT_GO_ABORT);
-		if (!spawn_agent_gone(new->agent, new->tid, END_MS))
+		if (!spawn_agent_gone(new->agent, new->tid, JOURNEY_END_MS))
 			return;
 	}
 	spawn_unmap(&new->ring);
@@ -373,6 +401,8 @@ int journey_enrol(struct enrol *self, enum uhmm_role role, struct enrol_why *why
 		abandon(self, &new);
 	} else {
 		memcpy(self->token, welcome.token, sizeof(self->token));
+		self->terms = welcome;
+		self->agent_tid = new.tid;
 		replace_area(&self->ring, &new.ring);
 		replace_area(&self->staging, &new.staging);
 		replace_area(&self->private, &new.private);
@@ -384,14 +414,27 @@ int journey_enrol(struct enrol *self, enum uhmm_role role, struct enrol_why *why
 	return err;
 }
 
-int journey_end_agent(struct enrol *self)
+int journey_hold(struct enrol *self)
+{
+	struct attempt new = { .ring = self->ring };
+	int err;
+
+	self->fds[FD_UFFD] = self->kept.uffd;
+	err = start_agent(self, &self->terms, &new);
+	self->fds[FD_UFFD] = -1;
+	if (!err) {
+		self->agent_tid = new.tid;
+		spawn_release(new.agent, AGENT_GO_RUN);
+	}
+	return err;
+}
+
+int journey_dismiss_agent(struct enrol *self)
 {
 	struct uhmm_msg_request request = {
 		.request = UHMM_REQ_AGENT_QUIT,
 		.pid = (int32_t)sys_call0(SYS_getpid),
 	};
-	struct uhmm_agent *agent = spawn_agent_of(&self->private);
-	uint32_t tid = ((struct uhmm_ring *)self->ring.addr)->agent_tid;
 	int fds[UHMM_MSG_FDS_MAX];
 	struct enrol_why why;
 	union answer answer;
@@ -408,7 +451,5 @@ int journey_end_agent(struct enrol *self)
 	if (!err)
 		err = answer.done.error;
 	journey_close_fds(self);
-	if (!err && !spawn_agent_gone(agent, tid, END_MS))
-		err = -ETIMEDOUT;
 	return err;
 }

@@ -24,6 +24,16 @@ enum enrol_fd {
 	FD_COUNT,
 };
 
+/* An agent that is told to end gets this long: more than it needs unless it is stopped. */
+#define JOURNEY_END_MS 1000
+
+/* What an agent held, in the program's own table, from its end to the start of the next one. */
+struct kept {
+	int uffd; /* -1: nothing */
+	uint32_t n_children;
+	struct agent_child children[UHMM_CHILDREN_MAX];
+};
+
 /* Owned by enrol.c, guarded by its lock; a forked child finds a copy. */
 struct enrol {
 	uint32_t busy;	/* the lock */
@@ -34,6 +44,9 @@ struct enrol {
 	int32_t pid; /* whose state this is: a child of vfork or raw clone finds another's */
 	char path[LINK_PATH_MAX];
 	uint8_t token[UHMM_TOKEN_BYTES]; /* what the next role child shows */
+	struct uhmm_msg_welcome terms;	 /* of the last journey that arrived */
+	uint32_t agent_tid;		 /* of the last agent */
+	struct kept kept;
 	int fds[FD_COUNT];		 /* -1, or to be closed by a child forked just now */
 	struct uhmm_beacon *beacon;	 /* NULL until it says HERE */
 	struct spawn_area ring, staging, private, beacon_area;
@@ -51,7 +64,11 @@ int journey_enrol(struct enrol *self, enum uhmm_role role, struct enrol_why *ret
 int journey_why(struct enrol_why *ret_why, uint32_t reason, const char *text, int err);
 int journey_why_refused(struct enrol_why *ret_why, const struct uhmm_msg_refuse *refuse);
 
-/* Have the daemon end this process's agent, and wait until its thread is gone. */
-int journey_end_agent(struct enrol *self);
+/* No daemon gives an agent: start one with what was kept, which holds it and looks for the next
+ * daemon. What was kept stays open here as well. */
+int journey_hold(struct enrol *self);
+
+/* Have the daemon send QUIT to this process's agent. */
+int journey_dismiss_agent(struct enrol *self);
 
 #endif

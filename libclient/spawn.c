@@ -24,6 +24,8 @@
 #define STAGING_ALIGN (2ul << 20)
 #define START_MS 2000
 
+_Static_assert(sizeof(struct uhmm_agent) <= 4096, "its data is one page");
+
 static bool is_error(long ret)
 {
 	return (unsigned long)ret >= -4095ul;

@@ -25,6 +25,7 @@ int main(void)
 	close(device);
 	runner = srunner_create(agent_suite());
 	srunner_add_suite(runner, enrol_suite());
+	srunner_add_suite(runner, rejoin_suite());
 	srunner_add_suite(runner, api_suite());
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -37,21 +37,33 @@ static void await(int fd, const char *what)
 
 /* --- the socket ---------------------------------------------------------------------- */
 
-void mock_open(struct mock *mock)
+void mock_listen_again(struct mock *mock)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
-	strcpy(mock->dir, "/tmp/uhmm-agent-XXXXXX");
-	must(mkdtemp(mock->dir));
-	/* Programs of other users come too. */
-	must(chmod(mock->dir, 0755) == 0);
-	snprintf(mock->socket_path, sizeof(mock->socket_path), "%s/sock", mock->dir);
+	(void)unlink(mock->socket_path);
 	mock->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	must(mock->listener >= 0);
 	strcpy(addr.sun_path, mock->socket_path);
 	must(bind(mock->listener, (struct sockaddr *)&addr, sizeof(addr)) == 0);
 	must(chmod(mock->socket_path, 0777) == 0);
 	must(listen(mock->listener, 16) == 0);
+}
+
+void mock_stop_listening(struct mock *mock)
+{
+	close(mock->listener);
+	mock->listener = -1;
+}
+
+void mock_open(struct mock *mock)
+{
+	strcpy(mock->dir, "/tmp/uhmm-agent-XXXXXX");
+	must(mkdtemp(mock->dir));
+	/* Programs of other users come too. */
+	must(chmod(mock->dir, 0755) == 0);
+	snprintf(mock->socket_path, sizeof(mock->socket_path), "%s/sock", mock->dir);
+	mock_listen_again(mock);
 	mock->device = open(UHMM_USERFAULTFD_DEVICE, O_RDWR | O_CLOEXEC);
 	must(mock->device >= 0);
 }
@@ -130,7 +142,44 @@ bool mock_has_client(const struct mock *mock, int ms)
 
 /* --- enrolment ----------------------------------------------------------------------- */
 
+int mock_accept_only(const struct mock *mock)
+{
+	int sock;
+
+	await(mock->listener, "a client");
+	sock = accept4(mock->listener, NULL, NULL, SOCK_CLOEXEC);
+	must(sock >= 0);
+	return sock;
+}
+
+/* Until it says that these were all. */
+static void hear_children(struct space *space)
+{
+	static const uint8_t none[UHMM_TOKEN_BYTES];
+	struct uhmm_msg_child msg;
+	size_t n_fds;
+	int fds[8];
+
+	for (;;) {
+		ck_assert_uint_eq(mock_recv(space->sock, &msg, sizeof(msg), fds, &n_fds),
+				  sizeof(msg));
+		ck_assert_uint_eq(msg.h.type, UHMM_MSG_CHILD);
+		if (memcmp(msg.token, none, sizeof(none)) == 0)
+			break;
+		ck_assert_uint_eq(n_fds, 1);
+		ck_assert_uint_lt(space->n_children, UHMM_CHILDREN_MAX);
+		memcpy(space->children[space->n_children].token, msg.token, sizeof(msg.token));
+		space->children[space->n_children++].uffd = fds[0];
+	}
+	ck_assert_uint_eq(n_fds, 0);
+}
+
 void mock_accept(const struct mock *mock, struct space *space, enum uhmm_role role)
+{
+	mock_hear_hello(space, mock_accept_only(mock), role);
+}
+
+void mock_hear_hello(struct space *space, int sock, enum uhmm_role role)
 {
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
@@ -139,19 +188,21 @@ void mock_accept(const struct mock *mock, struct space *space, enum uhmm_role ro
 
 	memset(space, 0, sizeof(*space));
 	space->uffd = space->ring_fd = space->event_fd = space->slot_fd = -1;
-	await(mock->listener, "a client");
-	space->sock = accept4(mock->listener, NULL, NULL, SOCK_CLOEXEC);
-	must(space->sock >= 0);
+	space->sock = sock;
 	must(getsockopt(space->sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0);
 	space->peer = cred.pid;
 	ck_assert_uint_eq(mock_recv(space->sock, &space->hello, sizeof(space->hello), fds, &n_fds),
 			  sizeof(space->hello));
-	ck_assert_uint_eq(n_fds, 0);
+	ck_assert_uint_eq(n_fds, role == UHMM_ROLE_AGENT ? 1 : 0);
 	ck_assert_uint_eq(space->hello.h.type, UHMM_MSG_HELLO);
 	ck_assert_uint_eq(space->hello.magic, UHMM_WIRE_MAGIC);
 	ck_assert_uint_eq(space->hello.version, UHMM_WIRE_VERSION);
 	ck_assert_uint_eq(space->hello.page_size, (uint32_t)getpagesize());
 	ck_assert_uint_eq(space->hello.role, role);
+	if (role != UHMM_ROLE_AGENT)
+		return;
+	space->uffd = fds[0];
+	hear_children(space);
 }
 
 void mock_welcome(const struct mock *mock, struct space *space)
@@ -177,7 +228,11 @@ void mock_welcome(const struct mock *mock, struct space *space)
 	fds[0] = space->hello.role == UHMM_ROLE_CHILD ? space->uffd : mock->device;
 	fds[1] = space->ring_fd;
 	fds[2] = space->event_fd;
-	mock_send(space->sock, UHMM_MSG_WELCOME, &welcome, sizeof(welcome), fds, 3);
+	/* An agent has its userfaultfd. */
+	if (space->hello.role == UHMM_ROLE_AGENT)
+		mock_send(space->sock, UHMM_MSG_WELCOME, &welcome, sizeof(welcome), fds + 1, 2);
+	else
+		mock_send(space->sock, UHMM_MSG_WELCOME, &welcome, sizeof(welcome), fds, 3);
 }
 
 void mock_take_enrol(struct space *space, bool api)
@@ -196,7 +251,7 @@ void mock_take_enrol(struct space *space, bool api)
 	ck_assert_uint_eq(space->enrol.h.type, UHMM_MSG_ENROL);
 	ck_assert_uint_eq(space->enrol.staging_addr % (2u << 20), 0);
 	ck_assert_uint_eq(space->ring->agent_state, UHMM_AGENT_READY);
-	if (space->hello.role == UHMM_ROLE_CHILD) {
+	if (space->hello.role != UHMM_ROLE_PROGRAM) {
 		ck_assert_uint_eq(n_fds, 0);
 		return;
 	}

@@ -30,6 +30,12 @@ struct victim {
 	int to, from, err;
 };
 
+/* What an agent shows of a child. */
+struct kept_child {
+	uint8_t token[UHMM_TOKEN_BYTES];
+	int uffd;
+};
+
 /* One enrolled address space. */
 struct space {
 	int sock;
@@ -39,10 +45,15 @@ struct space {
 	struct uhmm_ring *ring;
 	struct uhmm_msg_enrol enrol;
 	uint8_t token[UHMM_TOKEN_BYTES];
+	unsigned int n_children; /* role agent */
+	struct kept_child children[UHMM_CHILDREN_MAX];
 };
 
 void mock_open(struct mock *mock);
 void mock_close(struct mock *mock);
+/* As a daemon that is killed: nobody listens at the path, which stays. */
+void mock_stop_listening(struct mock *mock);
+void mock_listen_again(struct mock *mock);
 
 /* Start the victim with the preload library; words: its arguments, one string, or NULL.
  * extra_env: NULL or one NAME=VALUE. */
@@ -62,6 +73,10 @@ void victim_read_stderr(struct victim *victim, char *text, size_t room);
 bool mock_has_client(const struct mock *mock, int ms);
 /* The steps of one enrolment, and all of them. HELLO must be of this role. */
 void mock_accept(const struct mock *mock, struct space *space, enum uhmm_role role);
+/* A connection of which nothing was read yet. */
+int mock_accept_only(const struct mock *mock);
+/* The rest of mock_accept for it; role agent: with all that it hands over. */
+void mock_hear_hello(struct space *space, int sock, enum uhmm_role role);
 void mock_welcome(const struct mock *mock, struct space *space);
 void mock_take_enrol(struct space *space, bool api);
 void mock_ready(struct space *space);

@@ -6,6 +6,7 @@
 
 Suite *agent_suite(void);
 Suite *enrol_suite(void);
+Suite *rejoin_suite(void);
 Suite *api_suite(void);
 
 #endif

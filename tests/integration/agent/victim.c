@@ -95,6 +95,42 @@ static int mode_closes(void)
 	return region_is_good() ? GOOD : BAD;
 }
 
+/* Something that must be right at any time, then a look at the memory. */
+static int mode_then_looks(int (*act)(void))
+{
+	make_region();
+	say((uintptr_t)region);
+	wait_line();
+	if (act() != 0)
+		return BAD;
+	say(2);
+	wait_line();
+	return region_is_good() ? GOOD : BAD;
+}
+
+static int close_all(void)
+{
+	(void)close(2);
+	for (int fd = 3; fd < 1024; fd++)
+		(void)close(fd);
+	return 0;
+}
+
+static int change_user(void)
+{
+	return setgid(65534) != 0 || setuid(65534) != 0 ? -1 : 0;
+}
+
+static int change_directory(void)
+{
+	return chdir("/");
+}
+
+static int leave_user_namespace(void)
+{
+	return unshare(CLONE_NEWUSER);
+}
+
 static int mode_drops_range(void)
 {
 	make_region();
@@ -283,6 +319,14 @@ int main(int argc, char **argv)
 		return mode_hello();
 	if (strcmp(mode, "pages") == 0)
 		return mode_pages();
+	if (strcmp(mode, "then-closes") == 0)
+		return mode_then_looks(close_all);
+	if (strcmp(mode, "then-setuid") == 0)
+		return mode_then_looks(change_user);
+	if (strcmp(mode, "then-chdir") == 0)
+		return mode_then_looks(change_directory);
+	if (strcmp(mode, "then-unshare") == 0)
+		return mode_then_looks(leave_user_namespace);
 	if (strcmp(mode, "closes") == 0)
 		return mode_closes();
 	if (strcmp(mode, "drops-range") == 0)
