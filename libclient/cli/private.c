@@ -168,11 +168,22 @@ static int ready_wait(int fd, char *line, size_t line_size)
 	return 0;
 }
 
-static void private_reap(struct private_daemon *daemon)
+/* Returns its status, as waitpid has it. */
+static int private_reap(struct private_daemon *daemon)
 {
-	while (waitpid(daemon->pid, NULL, 0) < 0 && errno == EINTR)
+	int status = 0;
+
+	while (waitpid(daemon->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	daemon->pid = 0;
+	return status;
+}
+
+static void close_and_forget(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
 }
 
 /* It did not come up: say why, end it, remove what it left. */
@@ -181,7 +192,7 @@ static void private_give_up(struct private_daemon *daemon, const char *line, int
 	char text[256];
 
 	(void)kill(daemon->pid, SIGKILL);
-	private_reap(daemon);
+	(void)private_reap(daemon);
 	(void)private_relay_log(daemon);
 	if (*line)
 		cli_error("the private daemon did not start: %s",
@@ -189,12 +200,13 @@ static void private_give_up(struct private_daemon *daemon, const char *line, int
 	else
 		cli_error("the private daemon did not start%s",
 			  error == -ETIMEDOUT ? " in time" : ": it ended at once");
+	close_and_forget(&daemon->pidfd);
+	close_and_forget(&daemon->lifeline_fd);
 	private_remove_dir(daemon);
 }
 
-/* Fork it; on return `ours` holds our ends. */
-static int private_fork(const char *path, const struct private_options *options,
-			struct private_daemon *daemon, struct daemon_ends *ours)
+/* Fork it; on return *daemon holds our ends. */
+static int private_fork(const struct private_options *options, struct private_daemon *daemon)
 {
 	int ready[2];
 	int lifeline[2];
@@ -207,59 +219,106 @@ static int private_fork(const char *path, const struct private_options *options,
 	 * lines, and never holds up the daemon. */
 	(void)fcntl(log[1], F_SETPIPE_SZ, LOG_PIPE_BYTES);
 	daemon->pid = fork();
-	if (daemon->pid < 0)
+	if (daemon->pid < 0) {
+		daemon->pid = 0;
 		return -errno;
+	}
 	if (daemon->pid == 0) {
 		const struct daemon_ends theirs = { ready[1], lifeline[0], log[1] };
 
-		daemon_exec(path, options, daemon, &theirs);
+		daemon_exec(daemon->path, options, daemon, &theirs);
 	}
 	(void)close(ready[1]);
 	(void)close(lifeline[0]);
 	(void)close(log[1]);
-	*ours = (struct daemon_ends){ ready[0], lifeline[1], log[0] };
+	daemon->ready_fd = ready[0];
+	daemon->lifeline_fd = lifeline[1];
+	daemon->log_fd = log[0];
+	daemon->pidfd = pidfd_open(daemon->pid, 0);
 	return 0;
 }
 
-int private_start(const struct private_options *options, struct private_daemon *ret_daemon)
+static int private_find_program(const struct private_options *options,
+				struct private_daemon *daemon)
 {
-	struct private_daemon daemon = { .pidfd = -1, .lifeline_fd = -1, .log_fd = -1 };
-	struct daemon_ends ours = { -1, -1, -1 };
-	char path[PATH_MAX];
-	char line[256] = "";
-	int error;
-
 	if (geteuid() != 0) {
 		cli_error("a private daemon needs root: run as root, or start uhmmd and name its "
 			  "socket with --socket");
 		return -EPERM;
 	}
 	if (options->daemon) {
-		snprintf(path, sizeof(path), "%s", options->daemon);
-	} else if (paths_find_daemon(path) < 0) {
+		snprintf(daemon->path, sizeof(daemon->path), "%s", options->daemon);
+	} else if (paths_find_daemon(daemon->path) < 0) {
 		cli_error("the daemon is missing: neither %s nor " UHMM_INSTALLED_DAEMON " exists",
-			  path);
+			  daemon->path);
 		return -ENOENT;
 	}
+	return 0;
+}
+
+int private_start(const struct private_options *options, struct private_daemon *ret_daemon)
+{
+	struct private_daemon daemon = {
+		.pidfd = -1, .lifeline_fd = -1, .log_fd = -1, .ready_fd = -1
+	};
+	char line[256] = "";
+	int error = private_find_program(options, &daemon);
+
+	if (error)
+		return error;
 	error = private_make_dir(&daemon);
 	if (!error)
-		error = private_fork(path, options, &daemon, &ours);
+		error = private_fork(options, &daemon);
 	if (error) {
 		cli_error("cannot start a private daemon in %s: %s", daemon.dir, strerror(-error));
 		private_remove_dir(&daemon);
 		return error;
 	}
-	daemon.lifeline_fd = ours.lifeline_fd;
-	daemon.log_fd = ours.log_fd;
-	error = ready_wait(ours.ready_fd, line, sizeof(line));
-	(void)close(ours.ready_fd);
+	error = ready_wait(daemon.ready_fd, line, sizeof(line));
+	close_and_forget(&daemon.ready_fd);
 	if (error || strcmp(line, "ready") != 0) {
 		private_give_up(&daemon, line, error);
 		return error ? error : -ECHILD;
 	}
-	daemon.pidfd = pidfd_open(daemon.pid, 0);
 	*ret_daemon = daemon;
 	return 0;
+}
+
+void private_take_end(struct private_daemon *daemon, char *ret_how, size_t size)
+{
+	int status = private_reap(daemon);
+
+	if (WIFSIGNALED(status))
+		snprintf(ret_how, size, "signal %d", WTERMSIG(status));
+	else
+		snprintf(ret_how, size, "status %d", WEXITSTATUS(status));
+	if (daemon->log_fd >= 0)
+		(void)private_relay_log(daemon);
+	close_and_forget(&daemon->log_fd);
+	close_and_forget(&daemon->pidfd);
+	close_and_forget(&daemon->lifeline_fd);
+	close_and_forget(&daemon->ready_fd);
+}
+
+int private_start_again(const struct private_options *options, struct private_daemon *daemon)
+{
+	/* A socket that an io_uring polled is closed a moment after its process has ended; the
+	 * next daemon must not find it and think that somebody serves it. */
+	(void)unlink(daemon->socket);
+	return private_fork(options, daemon);
+}
+
+int private_take_ready(struct private_daemon *daemon, char *ret_line, size_t size)
+{
+	int error;
+
+	*ret_line = '\0';
+	error = ready_wait(daemon->ready_fd, ret_line, size);
+	close_and_forget(&daemon->ready_fd);
+	if (!error && strcmp(ret_line, "ready") == 0)
+		return 0;
+	(void)kill(daemon->pid, SIGKILL);
+	return error ? error : -ECHILD;
 }
 
 bool private_relay_log(struct private_daemon *daemon)
@@ -271,8 +330,7 @@ bool private_relay_log(struct private_daemon *daemon)
 		(void)fwrite(buffer, 1, (size_t)n, stderr);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return true;
-	(void)close(daemon->log_fd);
-	daemon->log_fd = -1;
+	close_and_forget(&daemon->log_fd);
 	return false;
 }
 
@@ -280,17 +338,20 @@ void private_release(struct private_daemon *daemon)
 {
 	struct pollfd pollfd = { .fd = daemon->pidfd, .events = POLLIN };
 
-	if (!daemon->pid)
+	if (!daemon->pid) {
+		/* It died, and would not start again: nobody will bring these pages home. */
+		if (daemon->dir[0])
+			private_remove_dir(daemon);
 		return;
-	(void)close(daemon->lifeline_fd);
-	daemon->lifeline_fd = -1;
+	}
+	close_and_forget(&daemon->lifeline_fd);
 	if (poll(&pollfd, 1, RELEASE_TIMEOUT_MS) == 1) {
-		private_reap(daemon);
+		(void)private_reap(daemon);
 		/* One that was killed could not do it itself. */
 		private_remove_dir(daemon);
 	}
 	if (daemon->log_fd >= 0)
 		(void)private_relay_log(daemon);
-	(void)close(daemon->pidfd);
+	close_and_forget(&daemon->pidfd);
 	daemon->pid = 0;
 }

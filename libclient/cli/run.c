@@ -25,6 +25,10 @@
 #include "paths.h"
 #include "private.h"
 #include "report.h"
+#include "revival.h"
+
+/* Its connections close a moment before it has ended. */
+#define ENDING_MS 1000
 
 struct run_options {
 	uint64_t host_target_bytes;
@@ -42,6 +46,7 @@ struct run {
 	struct report_file report;
 	struct progress progress;
 	struct private_daemon daemon;
+	struct revival revival; /* of that daemon */
 	uint8_t group[UHMM_TOKEN_BYTES];
 	char group_text[2 * UHMM_TOKEN_BYTES + 1];
 	char preload[PATH_MAX];
@@ -175,6 +180,7 @@ static int run_start_private(struct run *run)
 
 	if (error)
 		return error;
+	revival_init(&run->revival, &options);
 	strcpy(run->socket, run->daemon.socket);
 	error = client_connect(run->socket, &run->fd);
 	if (error)
@@ -253,8 +259,41 @@ static int run_set_up(struct run *run)
 static void run_note_daemon_gone(struct run *run)
 {
 	progress_clear(&run->progress);
-	cli_error("the daemon went away: what it had moved out cannot come home");
+	cli_error("the daemon went away: what it had moved out comes home when it is back");
 	run_drop_daemon(run);
+}
+
+/* The same group, in a daemon that is new or the same. */
+static void run_meet_again(struct run *run)
+{
+	int error;
+
+	run_drop_daemon(run);
+	error = client_connect(run->socket, &run->fd);
+	if (error)
+		client_explain_connect(run->socket, error);
+	else if (run_join(run) < 0)
+		run_drop_daemon(run);
+}
+
+static void run_tend_private(struct run *run)
+{
+	progress_clear(&run->progress);
+	if (revival_step(&run->revival, &run->daemon))
+		run_meet_again(run);
+	else if (run->revival.state != REVIVAL_SERVING)
+		run_drop_daemon(run);
+}
+
+/* The connection broke. A private daemon says more by its end. */
+static void run_lose_daemon(struct run *run)
+{
+	struct pollfd pollfd = { .fd = run->daemon.pidfd, .events = POLLIN };
+
+	if (run->revival.state != REVIVAL_NONE && poll(&pollfd, 1, ENDING_MS) == 1)
+		run_tend_private(run);
+	else
+		run_note_daemon_gone(run);
 }
 
 static void run_sample(struct run *run, bool last)
@@ -263,17 +302,28 @@ static void run_sample(struct run *run, bool last)
 	int error = client_request_json(run->fd, UHMM_REQ_REPORT, &json);
 
 	if (error) {
-		run_note_daemon_gone(run);
+		run_lose_daemon(run);
 		return;
 	}
 	progress_show(&run->progress, json, now_ns(), last);
 	json_object_put(json);
 }
 
-/* Until the command has ended: pass on the private daemon's log, show progress. */
+static int run_timeout_ms(const struct run *run, bool sampling)
+{
+	int sample_ms = (int)(PROGRESS_SAMPLE_NS / 1000000);
+	int private_ms = revival_timeout_ms(&run->revival);
+
+	if (!sampling)
+		return private_ms;
+	return private_ms >= 0 && private_ms < sample_ms ? private_ms : sample_ms;
+}
+
+/* Until the command has ended: pass on the private daemon's log and start it again should it
+ * end, show progress. */
 static void run_watch(struct run *run, pid_t pid)
 {
-	enum { COMMAND, LOG, DAEMON, N_FDS };
+	enum { COMMAND, LOG, DAEMON, PRIVATE, READY, N_FDS };
 	int pidfd = pidfd_open(pid, 0);
 	uint64_t next_ns = now_ns() + PROGRESS_SAMPLE_NS;
 	int n;
@@ -284,10 +334,12 @@ static void run_watch(struct run *run, pid_t pid)
 			[COMMAND] = { .fd = pidfd, .events = POLLIN },
 			[LOG] = { .fd = run->daemon.log_fd, .events = POLLIN },
 			[DAEMON] = { .fd = run->fd, .events = POLLIN },
+			[PRIVATE] = { .fd = run->daemon.pidfd, .events = POLLIN },
+			[READY] = { .fd = run->daemon.ready_fd, .events = POLLIN },
 		};
 		bool sampling = run->progress.on && run->fd >= 0;
 
-		n = poll(fds, N_FDS, sampling ? (int)(PROGRESS_SAMPLE_NS / 1000000) : -1);
+		n = poll(fds, N_FDS, run_timeout_ms(run, sampling));
 		if (n < 0 && errno != EINTR)
 			break;
 		if (n > 0 && fds[COMMAND].revents)
@@ -296,8 +348,12 @@ static void run_watch(struct run *run, pid_t pid)
 			progress_clear(&run->progress);
 			(void)private_relay_log(&run->daemon);
 		}
-		if (n > 0 && fds[DAEMON].revents)
-			run_note_daemon_gone(run);
+		if (n > 0 && (fds[PRIVATE].revents || fds[READY].revents))
+			run_tend_private(run);
+		else if (revival_timeout_ms(&run->revival) == 0)
+			run_tend_private(run);
+		else if (n > 0 && fds[DAEMON].revents)
+			run_lose_daemon(run);
 		else if (sampling && now_ns() >= next_ns) {
 			run_sample(run, false);
 			next_ns = now_ns() + PROGRESS_SAMPLE_NS;
@@ -342,6 +398,8 @@ static int run_finish(struct run *run, int status)
 	int error = 0;
 
 	progress_clear(&run->progress);
+	if (revival_finish(&run->revival, &run->daemon))
+		run_meet_again(run);
 	if (run->options.report || run->progress.on)
 		error = run_report(run, status);
 	run_drop_daemon(run);
@@ -374,7 +432,7 @@ static int run_command(struct run *run)
 int run_main(const struct cli_command *cmd, int argc, char **argv)
 {
 	struct run run = {
-		.daemon = { .pidfd = -1, .lifeline_fd = -1, .log_fd = -1 },
+		.daemon = { .pidfd = -1, .lifeline_fd = -1, .log_fd = -1, .ready_fd = -1 },
 		.fd = -1,
 	};
 	int status = run_parse(cmd, argc, argv, &run.options);
