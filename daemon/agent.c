@@ -14,6 +14,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -90,6 +91,9 @@ void agent_swap(struct space *space, struct attach *attach)
 	space->layout = attach->layout;
 	for (uint32_t i = 0; i < space->n_batches; i++)
 		space->batches[i].seq = 0;
+	space->unit->pid = attach->pid;
+	space->unit->uid = attach->uid;
+	space->unit->layout = attach->layout;
 	attach->gen = ++space->agent_gen;
 	__atomic_store_n(&space->sock, attach->sock, __ATOMIC_RELEASE);
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
@@ -103,6 +107,37 @@ void agent_swap(struct space *space, struct attach *attach)
 		close(old_ring_fd);
 	if (old_sock >= 0)
 		close(old_sock); /* of the agent before: at its end */
+}
+
+static void send_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], const int *uffd)
+{
+	struct uhmm_msg_child msg = { .h = { .type = UHMM_MSG_CHILD, .len = sizeof(msg) } };
+
+	memcpy(msg.token, token, sizeof(msg.token));
+	pthread_mutex_lock(&space->agent_lock);
+	if (space_has_agent(space))
+		(void)wire_send(space->sock, &msg, sizeof(msg), uffd, uffd ? 1 : 0, MSG_DONTWAIT);
+	pthread_mutex_unlock(&space->agent_lock);
+}
+
+void agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd)
+{
+	send_child(space, token, &uffd);
+}
+
+/* The space's own agent keeps its userfaultfd now, or its address space has ended. */
+void agent_free_warden(struct space *space)
+{
+	if (!space->warden)
+		return;
+	agent_forget_child(space->warden, space->token);
+	space_unref(space->warden);
+	space->warden = NULL;
+}
+
+void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])
+{
+	send_child(space, token, NULL);
 }
 
 int agent_send_slots(struct space *space)
@@ -154,6 +189,7 @@ int agent_attach(struct space *space, struct attach *attach)
 	if (err < 0)
 		return err;
 	agent_swap(space, attach);
+	agent_free_warden(space);
 	if (space->store && agent_send_slots(space) < 0)
 		(void)agent_dismiss(space, attach->gen, UHMM_REASON_NO_AGENT, false);
 	return 0;

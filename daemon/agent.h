@@ -36,6 +36,12 @@ int agent_attach(struct space *space, struct attach *attach);
  * nobody else knows yet. */
 void agent_swap(struct space *space, struct attach *attach);
 
+/* Have the agent keep a forked child's userfaultfd for a successor, until it is told to forget
+ * it. What it does not take is not kept. Any thread. */
+void agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd);
+void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES]);
+/* Nobody else need keep the userfaultfd of this space, a forked child's, any more. */
+void agent_free_warden(struct space *space);
 /* Send the agent a write-only descriptor of the space's slot file. */
 int agent_send_slots(struct space *space);
 

@@ -13,6 +13,7 @@
 
 enum conn_state {
 	CONN_NEW = 0,	/* nothing said yet */
+	CONN_RETURNING, /* agent: it shows the children that it keeps */
 	CONN_WELCOMED,	/* program or child: ENROL is expected */
 	CONN_ATTACHING, /* child: its worker is at it */
 	CONN_AGENT,	/* the socket is the agent's; nothing is expected from it */
@@ -36,6 +37,8 @@ struct conn {
 	struct group *group; /* a reference; runner */
 	int ring_fd;	     /* welcomed child: until its worker takes it over */
 	struct uhmm_ring *ring;
+	int uffd;	     /* that an agent brings back; -1 */
+	struct comeback *comeback; /* and the children that it kept; heap */
 };
 
 struct control {
@@ -61,6 +64,10 @@ int conn_send(struct conn *conn, const void *msg, size_t len, const int *fds, si
 
 /* enrol.c */
 void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello);
+void enrol_return(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello,
+		  int *uffd);
+void enrol_return_child(struct control *control, struct conn *conn,
+			const struct uhmm_msg_child *msg, int *uffd);
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd);
 void enrol_attached(struct control *control, struct conn *conn, const struct mail *mail);

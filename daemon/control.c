@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "adopt.h"
 #include "agent.h"
 #include "announce.h"
 #include "config.h"
@@ -127,6 +128,11 @@ static void conn_free(struct loop_source *source)
 		munmap(conn->ring, sizeof(*conn->ring));
 	if (conn->ring_fd >= 0)
 		close(conn->ring_fd);
+	if (conn->uffd >= 0)
+		close(conn->uffd);
+	for (uint32_t i = 0; conn->comeback && i < conn->comeback->n_children; i++)
+		close(conn->comeback->children[i].uffd);
+	free(conn->comeback);
 	group_put(conn->group);
 	space_unref(conn->space);
 	free(conn);
@@ -177,6 +183,8 @@ static enum uhmm_msg_type conn_expects(const struct conn *conn)
 	switch (conn->state) {
 	case CONN_NEW:
 		return UHMM_MSG_HELLO;
+	case CONN_RETURNING:
+		return UHMM_MSG_CHILD;
 	case CONN_WELCOMED:
 		return UHMM_MSG_ENROL;
 	case CONN_ASKING:
@@ -190,13 +198,13 @@ static enum uhmm_msg_type conn_expects(const struct conn *conn)
 }
 
 static void conn_on_hello(struct control *control, struct conn *conn,
-			  const struct uhmm_msg_hello *hello)
+			  const struct uhmm_msg_hello *hello, int *fds)
 {
 	conn->role = (enum uhmm_role)hello->role;
 	if (conn->role == UHMM_ROLE_PROGRAM || conn->role == UHMM_ROLE_CHILD)
 		enrol_hello(control, conn, hello);
 	else if (conn->role == UHMM_ROLE_AGENT)
-		conn_refuse(control, conn, UHMM_REASON_BUSY, "not yet");
+		enrol_return(control, conn, hello, fds);
 	else
 		request_hello(control, conn, hello);
 }
@@ -260,7 +268,9 @@ static void conn_on_message(struct control *control, struct conn *conn, const vo
 		return;
 	}
 	if (expected == UHMM_MSG_HELLO)
-		conn_on_hello(control, conn, buf);
+		conn_on_hello(control, conn, buf, fds);
+	else if (expected == UHMM_MSG_CHILD)
+		enrol_return_child(control, conn, buf, fds);
 	else if (expected == UHMM_MSG_ENROL)
 		conn_on_enrol(control, conn, buf, fds, n_fds);
 	else
@@ -309,7 +319,7 @@ static void on_listener(struct loop_source *source)
 		return;
 	}
 	conn->fd = fd;
-	conn->ring_fd = -1;
+	conn->ring_fd = conn->uffd = -1;
 	conn->id = ++control->next_conn_id;
 	conn->made_ns = clock_now_ns();
 	conn->pid = cred.pid;
@@ -347,7 +357,8 @@ static void control_sweep(struct control *control)
 
 		if (conn->state == CONN_LINGERING && space_has_ended(conn->space))
 			conn_close(control, conn);
-		else if ((conn->state == CONN_NEW || conn->state == CONN_WELCOMED) &&
+		else if ((conn->state == CONN_NEW || conn->state == CONN_RETURNING ||
+			  conn->state == CONN_WELCOMED) &&
 			 now_ns - conn->made_ns > HANDSHAKE_NS)
 			conn_drop(control, conn, "silent during the handshake");
 	}
@@ -450,6 +461,7 @@ static void control_tick(void *data)
 	uint64_t pages;
 
 	control_sweep(control);
+	adopt_sweep();
 	announce_tick(control->stopping);
 	control_sweep_stranded();
 	if (!control->stopping && !control->leaving)

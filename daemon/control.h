@@ -30,6 +30,7 @@ void control_keep_stranded(int uffd);
 
 /* A worker read a FORK event: a space for the child, that shares what the parent has and has
  * no process yet. Takes over uffd. On the parent's worker. */
-int control_adopt_child(struct space *parent, int uffd, struct space **ret_child);
+int control_adopt_child(struct space *parent, int uffd, const uint8_t token[UHMM_TOKEN_BYTES],
+			struct space **ret_child);
 
 #endif

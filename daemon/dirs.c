@@ -86,11 +86,7 @@ int dirs_make(const struct config *config)
 		err = dir_lock(config->state_dir);
 	if (err == 0)
 		err = dir_lock(config->pages_dir);
-	if (err < 0)
-		return err;
-	dir_clear(config->state_dir);
-	dir_clear(config->pages_dir);
-	return 0;
+	return err;
 }
 
 void dirs_remove(const struct config *config, bool private_daemon)

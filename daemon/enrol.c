@@ -122,7 +122,7 @@ static int enrol_new_space(struct control *control, struct conn *conn,
 
 	if (!group)
 		return -ENOMEM;
-	err = space_new(control->params.env, group, NULL, -1, &conn->space);
+	err = space_new(control->params.env, group, -1, &conn->space);
 	group_put(group);
 	return err;
 }
@@ -155,6 +155,92 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 	}
 	conn->state = CONN_WELCOMED;
 	(void)enrol_welcome(control, conn, uffd);
+}
+
+/* ---- an agent that comes back ------------------------------------------------------------ */
+
+/* Is that its space? An orphan's process is known; another has lost its agent meanwhile. */
+static bool may_return(const struct conn *conn, const struct space *space)
+{
+	if (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE))
+		return space->pid == conn->pid;
+	return !space_has_agent(space) &&
+	       (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
+		space_pid(space) == conn->pid);
+}
+
+void enrol_return(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello,
+		  int *uffd)
+{
+	struct space *space;
+
+	if (control->stopping) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon is stopping");
+		return;
+	}
+	space = space_find_token(hello->token);
+	conn->space = space;
+	if (!space || !may_return(conn, space)) {
+		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
+		return;
+	}
+	if (space->orphan && space->unit->has_shared) {
+		conn_refuse(control, conn, UHMM_REASON_SHARED,
+			    "its shared memory cannot be taken over");
+		return;
+	}
+	conn->comeback = calloc(1, sizeof(*conn->comeback));
+	if (!conn->comeback) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon has no memory");
+		return;
+	}
+	conn->uffd = *uffd;
+	*uffd = -1;
+	conn->state = CONN_RETURNING;
+}
+
+/* All children are known: the new ring. */
+static void return_welcome(struct control *control, struct conn *conn)
+{
+	const struct config *config = control->params.env->config;
+	struct uhmm_msg_welcome welcome = {
+		.h = { .type = UHMM_MSG_WELCOME, .len = sizeof(welcome) },
+		.space_id = conn->space->id,
+		.ring_bytes = sizeof(struct uhmm_ring),
+		.staging_chunk_bytes = (uint32_t)(BATCH_PAGES_MAX * conn->space->page_size),
+		.n_staging_chunks = config->n_staging_chunks,
+	};
+	int fds[2] = { -1, conn->space->agent_efd };
+
+	memcpy(welcome.token, conn->space->token, UHMM_TOKEN_BYTES);
+	if (enrol_make_ring(&conn->ring_fd, &conn->ring) < 0) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon has no room");
+		return;
+	}
+	fds[0] = conn->ring_fd;
+	conn->state = CONN_WELCOMED;
+	(void)conn_send(conn, &welcome, sizeof(welcome), fds, 2);
+}
+
+void enrol_return_child(struct control *control, struct conn *conn,
+			const struct uhmm_msg_child *msg, int *uffd)
+{
+	static const uint8_t none[UHMM_TOKEN_BYTES];
+	struct comeback *comeback = conn->comeback;
+	struct kept_child *child;
+
+	if (memcmp(msg->token, none, sizeof(none)) == 0) {
+		return_welcome(control, conn);
+		return;
+	}
+	if (*uffd < 0 || comeback->n_children == UHMM_CHILDREN_MAX) {
+		conn_drop(control, conn, "children without a userfaultfd, or too many");
+		return;
+	}
+	child = &comeback->children[comeback->n_children++];
+	memcpy(child->token, msg->token, sizeof(child->token));
+	child->uffd = *uffd;
+	*uffd = -1;
 }
 
 /* ---- ENROL ------------------------------------------------------------------------------ */
@@ -230,6 +316,53 @@ void enrol_attached(struct control *control, struct conn *conn, const struct mai
 		enrol_agent_eof(conn);
 }
 
+/* Does it stand where it stood, and is the userfaultfd its own? NULL: yes. */
+static const char *return_verify(struct conn *conn, const struct uhmm_msg_enrol *msg)
+{
+	struct space *space = conn->space;
+
+	if (msg->staging_addr != space->layout.staging_addr ||
+	    msg->beacon_addr != space->layout.beacon_addr)
+		return "an agent that moved";
+	if (fcntl(space->uffd, F_SETFL, O_NONBLOCK) < 0 || space_open_proc(space, conn->pid) < 0)
+		return "its files in /proc cannot be opened";
+	return space_verify_again(space, msg->staging_addr) < 0 ? "a userfaultfd of another process"
+								: NULL;
+}
+
+static void enrol_orphan(struct control *control, struct conn *conn,
+			 const struct uhmm_msg_enrol *msg)
+{
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
+	struct space *space = conn->space;
+	struct attach attach;
+	const char *why;
+
+	space->uffd = conn->uffd;
+	conn->uffd = -1;
+	why = return_verify(conn, msg);
+	if (why) {
+		close(space->uffd);
+		space->uffd = -1;
+		space_close_proc(space);
+		__atomic_store_n(&space->orphan, true, __ATOMIC_RELEASE);
+		log_err("pid %d: cannot be taken over: %s", conn->pid, why);
+		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, why);
+		return;
+	}
+	space->pidfd = (int)syscall(SYS_pidfd_open, conn->pid, 0);
+	attach = enrol_take(conn, msg);
+	agent_swap(space, &attach);
+	space->comeback = conn->comeback;
+	conn->comeback = NULL;
+	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
+	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	enrol_finish(conn, attach.gen);
+	if (space_start_worker(space) < 0)
+		log_err("pid %d: no thread to serve it", conn->pid);
+	space_unref(space); /* what it had as an orphan */
+}
+
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd)
 {
@@ -239,7 +372,11 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	const char *why = NULL;
 	int err;
 
-	if (conn->role == UHMM_ROLE_CHILD) {
+	if (conn->role == UHMM_ROLE_AGENT && space_claim_orphan(space->token, space->family)) {
+		enrol_orphan(control, conn, msg);
+		return;
+	}
+	if (conn->role != UHMM_ROLE_PROGRAM) {
 		enrol_child(control, conn, msg);
 		return;
 	}
@@ -261,9 +398,6 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	space->pidfd = (int)syscall(SYS_pidfd_open, conn->pid, 0);
 	attach = enrol_take(conn, msg);
 	agent_swap(space, &attach);
-	space->unit->pid = space->pid;
-	space->unit->uid = space->uid;
-	space->unit->layout = space->layout;
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
 	enrol_finish(conn, attach.gen);
@@ -277,10 +411,11 @@ void enrol_agent_eof(struct conn *conn)
 	conn->state = CONN_LINGERING;
 }
 
-int control_adopt_child(struct space *parent, int uffd, struct space **ret_child)
+int control_adopt_child(struct space *parent, int uffd, const uint8_t token[UHMM_TOKEN_BYTES],
+			struct space **ret_child)
 {
 	struct space *child;
-	int err = space_new(parent->env, parent->group, parent, uffd, &child);
+	int err = space_new_child(parent, uffd, token, &child);
 
 	if (err < 0)
 		return err;
@@ -288,6 +423,7 @@ int control_adopt_child(struct space *parent, int uffd, struct space **ret_child
 	/* Neither staging nor the agent's memory was inherited. */
 	child->layout.staging_addr = 0;
 	child->layout.private_addr = child->layout.private_bytes = 0;
+	child->unit->layout = child->layout;
 	__atomic_store_n(&child->uid, parent->uid, __ATOMIC_RELAXED);
 	child->gid = parent->gid;
 	memcpy(child->command, parent->command, sizeof(child->command));

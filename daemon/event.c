@@ -32,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "comeback.h"
 #include "event_who.h"
 #include "evict.h"
 #include "fault.h"
@@ -52,9 +53,11 @@
 void event_note(struct space *space, struct uffd_msg *msg)
 {
 	event_who_note(space, msg);
-	/* One that came in the instant before it was read. */
-	if (msg->event == UFFD_EVENT_FORK)
+	if (msg->event == UFFD_EVENT_FORK) {
+		fork_note(space, msg);
+		/* One that came in the instant before it was read. */
 		evict_settle_batches(space);
+	}
 	if (msg->event == UFFD_EVENT_REMOVE)
 		object_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 	stats_add(&space->stats.events, 1);
@@ -250,7 +253,7 @@ static void apply_remap(struct space *space, struct uffd_msg *msg)
 	(void)ranges_add(&space->registered, to, to + len, 0);
 	if (to >= space->raced.end || to + len <= space->raced.start)
 		return;
-	space->distrust |= space->given_up;
+	space_distrust(space, space->given_up);
 	/* The destination was unregistered between this mremap and the reading of its event,
 	 * and lost its markers: the records follow the events until they are marked again. */
 	for (uint64_t i = space_pgidx(space, to);
@@ -546,10 +549,12 @@ static void event_apply_all(struct space *space)
 	apply_in_turn(space, &heirs);
 	fork_finish(space, &heirs);
 	space->n_events = 0;
-	space->raced = (struct range){ 0 };
+	space_set_raced(space, 0, 0);
 	__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);
 	event_log_clear(&space->log);
 	event_who_forget(&space->who);
+	if (space->comeback)
+		comeback_end(space);
 }
 
 /* ---- what is occupied ------------------------------------------------------------------- */

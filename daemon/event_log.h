@@ -68,6 +68,12 @@ void event_log_add(struct event_log *log, uint32_t n);
 /* Nothing of it is needed any more. */
 void event_log_clear(struct event_log *log);
 
+/* Of a FORK: the child's token, 16 bytes behind what the kernel tells. */
+static inline uint8_t *event_log_token(struct uffd_msg *msg)
+{
+	return (uint8_t *)msg + sizeof(*msg) - 16;
+}
+
 static inline bool event_log_is_done(const struct uffd_msg *msg)
 {
 	return msg->LOG_FLAGS & LOG_DONE;

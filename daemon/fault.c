@@ -93,7 +93,7 @@ enum fill_result fault_poison(struct space *space, uint64_t pgidx, const char *w
 	(void)uffd_unmark(space->uffd, addr, space->page_size);
 	if (uffd_poison(space->uffd, addr, space->page_size) == UFFD_AGAIN) {
 		/* Neither marker nor record: now any hole may be this one. */
-		space->distrust |= !recorded;
+		space_distrust(space, !recorded);
 		return FILL_RETRY;
 	}
 	(void)uffd_wake(space->uffd, addr, space->page_size);

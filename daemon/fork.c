@@ -15,9 +15,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "control.h"
 #include "evict.h"
 #include "give_up.h"
@@ -47,13 +50,13 @@ static bool is_worth_another_try(int err, uint64_t until_ns)
 	return true;
 }
 
-static int adopt_child(struct space *space, int uffd, struct space **ret_child)
+static int adopt_child(struct space *space, int uffd, const uint8_t *token, struct space **ret_child)
 {
 	uint64_t until_ns = clock_now_ns() + ADOPT_BOUND_NS;
 	int err;
 
 	do
-		err = control_adopt_child(space, uffd, ret_child);
+		err = control_adopt_child(space, uffd, token, ret_child);
 	while (is_worth_another_try(err, until_ns));
 	return err;
 }
@@ -330,6 +333,34 @@ static void strand(struct space *space, struct space *child, int uffd)
 	give_up_strand(space, uffd, &space->map);
 }
 
+/* The token in the log is what a successor finds the descriptor by, and the child's space. */
+void fork_note(struct space *space, struct uffd_msg *msg)
+{
+	uint8_t token[UHMM_TOKEN_BYTES];
+
+	if (!space->beacon_out)
+		return;
+	if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
+		memset(token, 0, sizeof(token));
+	agent_keep_child(space, token, (int)msg->arg.fork.ufd);
+	memcpy(event_log_token(msg), token, sizeof(token));
+}
+
+/* A daemon before had begun with it: it has its page map, and nobody serves it yet. */
+static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const uint8_t *token)
+{
+	struct space *child = space->comeback ? space_claim_orphan(token, space->family) : NULL;
+
+	if (!child)
+		return false;
+	child->uffd = uffd;
+	child->comeback = calloc(1, sizeof(*child->comeback));
+	__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
+	if (!child->comeback || add_heir(heirs, child) < 0)
+		strand(space, child, uffd);
+	return true;
+}
+
 void fork_begin(struct space *space, struct heirs *ret_heirs)
 {
 	*ret_heirs = (struct heirs){ .past = PAGEMAP_NULL, .before = RANGES_NULL };
@@ -348,17 +379,23 @@ void fork_begin(struct space *space, struct heirs *ret_heirs)
 
 void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 {
+	const uint8_t *token = event_log_token(msg);
 	int uffd = (int)msg->arg.fork.ufd;
 	struct space *child = NULL;
 	int err;
 
 	heirs->n_unborn--;
+	/* Its descriptor died with the daemon that read of it: it finds a beacon of zeros. */
+	if (uffd < 0)
+		return;
 	if (!space->beacon_out) {
 		/* Nothing was away: the child finds its beacon and enrols afresh. */
 		close(uffd);
 		return;
 	}
-	err = adopt_child(space, uffd, &child);
+	if (go_on_with(space, heirs, uffd, token))
+		return;
+	err = adopt_child(space, uffd, token, &child);
 	if (err == 0)
 		err = inherit(space, child, heirs);
 	if (err == 0)
@@ -473,8 +510,9 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 	if (child->n_unmarked < space->n_unmarked)
 		child->n_unmarked = space->n_unmarked;
 	child->unmarked_inherited |= child->n_unmarked != 0;
-	child->given_up |= space->given_up;
-	child->distrust |= space->distrust;
+	if (space->given_up)
+		space_give_up(child);
+	space_distrust(child, space->distrust);
 	err = inherit_registered(space, child, heirs);
 	/* What is mapped there nobody knows yet, and a child has one thread: event.c. */
 	child->occupied_unknown = true;
@@ -483,6 +521,8 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 			 __ATOMIC_RELAXED);
 	if (err == 0)
 		err = object_fork(space, child);
+	if (!child->warden)
+		child->warden = space_ref(space);
 	return err == 0 ? start_child(child) : err;
 }
 

@@ -17,6 +17,8 @@ struct heirs {
 	int error;	     /* it lacks something */
 };
 
+/* A FORK event was read: before anything else the parent's agent gets the userfaultfd to keep. */
+void fork_note(struct space *space, struct uffd_msg *msg);
 /* Before the set is applied. */
 void fork_begin(struct space *space, struct heirs *ret_heirs);
 /* The turn of a FORK event: the child gets its page map. */

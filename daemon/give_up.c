@@ -37,8 +37,8 @@ void give_up_map(struct space *space, int err, const char *what)
 	log_err("pid %d: cannot %s: %s; %llu pages are lost", space->pid, what, strerror(-err),
 		(unsigned long long)lost);
 	count_lost(space, lost);
-	space->given_up = true;
-	space->distrust |= space->n_unmarked || space->raced.end;
+	space_give_up(space);
+	space_distrust(space, space->n_unmarked || space->raced.end);
 	space->n_unmarked = 0;
 	/* All that there is: this cannot fail. */
 	(void)pagemap_drop(&space->map, 0, UINT64_MAX);
@@ -48,8 +48,8 @@ void give_up_child(struct space *parent, struct space *child, int err)
 {
 	log_err("pid %d: its forked child cannot have all of its %llu pages that are out: %s",
 		parent->pid, (unsigned long long)parent->map.n_away, strerror(-err));
-	child->given_up = true;
-	child->distrust |= parent->n_unmarked || parent->raced.end;
+	space_give_up(child);
+	space_distrust(child, parent->n_unmarked || parent->raced.end);
 	count_lost(parent, parent->map.n_away - child->map.n_away);
 }
 

@@ -307,14 +307,17 @@ int home_unregister(struct space *space, uint64_t start, uint64_t end)
 {
 	if (uffd_settled(space->uffd) != UFFD_OK || ranges_remove(&space->certain, start, end) < 0)
 		return -EAGAIN;
-	if (uffd_unregister(space->uffd, start, end - start) != UFFD_OK)
+	space_set_raced(space, start, end);
+	if (uffd_unregister(space->uffd, start, end - start) != UFFD_OK) {
+		space_set_raced(space, 0, 0);
 		return -EINVAL;
+	}
 	if (uffd_settled(space->uffd) == UFFD_AGAIN) {
 		(void)uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 		object_registered_again(space, start, end);
-		space->raced = (struct range){ .start = start, .end = end };
 		return -EAGAIN;
 	}
+	space_set_raced(space, 0, 0);
 	(void)ranges_remove(&space->registered, start, end);
 	ranges_forget(&space->occupied, start, end);
 	return 0;

@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "comeback.h"
 #include "log.h"
 #include "uffd.h"
 
@@ -88,6 +89,8 @@ static bool take_process(struct space *space, pid_t tid)
 	__atomic_store_n(&space->pid, pid, __ATOMIC_RELAXED);
 	space->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	__atomic_store_n(&space->identified, true, __ATOMIC_RELEASE);
+	if (space->registered.n == 0)
+		comeback_find_registered(space);
 	log_debug("space %llu: is the memory of pid %d", (unsigned long long)space->id, pid);
 	return true;
 }

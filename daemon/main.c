@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "adopt.h"
 #include "announce.h"
 #include "config.h"
 #include "control.h"
@@ -311,6 +312,7 @@ static int run(struct options *options, struct config *config)
 	if (err < 0)
 		return err;
 	prepare_process();
+	adopt_all(&env);
 	err = keeper_start(&env);
 	if (err == 0)
 		err = object_thread_start(&env);
@@ -323,7 +325,8 @@ static int run(struct options *options, struct config *config)
 	err = control_run(&options->control);
 	if (own_socket)
 		(void)unlink(config->socket);
-	dirs_remove(config, options->control.private_daemon);
+	if (!adopt_has_refused())
+		dirs_remove(config, options->control.private_daemon);
 	return err;
 }
 

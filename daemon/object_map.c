@@ -40,6 +40,7 @@ static int list_object(struct space *space, struct object *object)
 	space->objects = objects;
 	space->objects[space->n_objects++] =
 		object_get(object->dev, object->ino, NULL, space->env);
+	space->unit->has_shared = 1;
 	return 0;
 }
 
@@ -59,6 +60,7 @@ static void unlist_object(struct space *space, struct object *object)
 	if (i == space->n_objects)
 		return;
 	space->objects[i] = space->objects[--space->n_objects];
+	space->unit->has_shared = space->n_objects != 0;
 	object_put(object);
 }
 

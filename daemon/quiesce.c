@@ -125,6 +125,12 @@ void quiesce_note_remove(struct space *space, uint64_t start, uint64_t end)
 	removed_add(&q->young, start, end, space->page_shift);
 }
 
+void quiesce_note_all(struct space *space)
+{
+	space->quiesce.since_ns = clock_now_ns();
+	space->quiesce.young.all = true;
+}
+
 bool quiesce_is_pending(const struct quiesce *quiesce, uint64_t addr)
 {
 	return removed_has(&quiesce->young, addr) || removed_has(&quiesce->old, addr);

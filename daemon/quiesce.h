@@ -36,6 +36,9 @@ void quiesce_deinit(struct quiesce *quiesce);
  * ended. Never fails: it remembers too much rather than too little. */
 void quiesce_note_remove(struct space *space, uint64_t start, uint64_t end);
 
+/* Any thread may be in a madvise that nobody knows of. */
+void quiesce_note_all(struct space *space);
+
 /* One on shared memory, of n pages: it may take long, and is told when it has ended. */
 void quiesce_note_long(struct space *space, uint64_t n_pages);
 

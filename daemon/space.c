@@ -21,6 +21,7 @@
 #include "config.h"
 #include "control.h"
 #include "log.h"
+#include "recover.h"
 #include "uffd.h"
 #include "worker.h"
 
@@ -49,6 +50,14 @@ uint64_t registry_new_id(void)
 	id = registry_next_id++;
 	registry_unlock();
 	return id;
+}
+
+void registry_used_id(uint64_t id)
+{
+	registry_lock();
+	if (registry_next_id <= id)
+		registry_next_id = id + 1;
+	registry_unlock();
 }
 
 uint64_t clock_now_ns(void)
@@ -159,6 +168,10 @@ void space_publish(struct space *space)
 
 	space->unit->root = space->map.root;
 	space->unit->beacon_out = space->beacon_out;
+	space->unit->group.kind = space->group->kind;
+	space->unit->group.uid = space->group->uid;
+	space->unit->group.target_pages = stats_get(&space->group->target_pages);
+	memcpy(space->unit->group.token, space->group->token, UHMM_TOKEN_BYTES);
 	pthread_mutex_lock(&family->lock);
 	arena_list_add(&family->arena, &family->arena.header->spaces, space->unit_off);
 	pthread_mutex_unlock(&family->lock);
@@ -176,11 +189,9 @@ static void space_hide(struct space *space)
 	pthread_mutex_unlock(&family->lock);
 }
 
-static int space_init(struct space *space, struct space *parent)
+static int space_init_memory(struct space *space)
 {
-	const struct config *config = space->env->config;
 	size_t bounce = BATCH_PAGES_MAX * space->page_size;
-	int err = 0;
 
 	space->batches = calloc(space->n_batches, sizeof(*space->batches));
 	space->mail_efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -194,6 +205,16 @@ static int space_init(struct space *space, struct space *parent)
 		return -ENOMEM;
 	(void)mlock2(space->bounce, bounce + space->page_size, MLOCK_ONFAULT);
 	space->zero_page = space->bounce + bounce;
+	return 0;
+}
+
+static int space_init(struct space *space, struct space *parent)
+{
+	const struct config *config = space->env->config;
+	int err = space_init_memory(space);
+
+	if (err < 0)
+		return err;
 	if (parent)
 		space->family = family_ref(parent->family);
 	else
@@ -255,20 +276,27 @@ static void space_free(struct space *space)
 	quiesce_deinit(&space->quiesce);
 	threads_deinit(&space->woken);
 	free(space->batches);
+	free(space->comeback);
+	space_unref(space->warden);
 	group_put(space->group);
 	pthread_mutex_destroy(&space->mail_lock);
 	pthread_mutex_destroy(&space->agent_lock);
 	free(space);
 }
 
-int space_new(const struct daemon_env *env, struct group *group, struct space *parent, int uffd,
-	      struct space **ret_space)
+static void space_enlist(struct space *space)
+{
+	registry_lock();
+	list_add_tail(&registry_spaces, &space->link);
+	registry_unlock();
+}
+
+static struct space *space_alloc(const struct daemon_env *env, struct group *group, int uffd)
 {
 	struct space *space = calloc(1, sizeof(*space));
-	int err;
 
 	if (!space)
-		return -ENOMEM;
+		return NULL;
 	space->env = env;
 	space->page_size = env->page_size;
 	space->page_shift = (unsigned int)__builtin_ctzll(env->page_size);
@@ -286,14 +314,25 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	pthread_mutex_init(&space->agent_lock, NULL);
 	list_init(&space->mail);
 	list_init(&space->link);
-	registry_lock();
-	space->id = registry_next_id++; /* registry_new_id takes the lock */
-	group->n_refs++;
+	group_ref(group);
 	space->group = group;
-	registry_unlock();
-	if (getrandom(space->token, sizeof(space->token), 0) != sizeof(space->token))
+	return space;
+}
+
+static int space_make(const struct daemon_env *env, struct group *group, struct space *parent,
+		      int uffd, const uint8_t *token, struct space **ret_space)
+{
+	struct space *space = space_alloc(env, group, uffd);
+	int err = 0;
+
+	if (!space)
+		return -ENOMEM;
+	space->id = registry_new_id();
+	if (token)
+		memcpy(space->token, token, sizeof(space->token));
+	else if (getrandom(space->token, sizeof(space->token), 0) != sizeof(space->token))
 		err = -EIO;
-	else
+	if (err == 0)
 		err = space_init(space, parent);
 	if (err == 0 && !parent)
 		err = pagemap_init(&space->map, space->family);
@@ -304,9 +343,76 @@ int space_new(const struct daemon_env *env, struct group *group, struct space *p
 	}
 	if (!parent)
 		space_publish(space);
-	registry_lock();
-	list_add_tail(&registry_spaces, &space->link);
-	registry_unlock();
+	space_enlist(space);
+	*ret_space = space;
+	return 0;
+}
+
+int space_new(const struct daemon_env *env, struct group *group, int uffd,
+	      struct space **ret_space)
+{
+	return space_make(env, group, NULL, uffd, NULL, ret_space);
+}
+
+int space_new_child(struct space *parent, int uffd, const uint8_t token[UHMM_TOKEN_BYTES],
+		    struct space **ret_space)
+{
+	return space_make(parent->env, parent->group, parent, uffd, token, ret_space);
+}
+
+/* What the arena says of it. */
+static int space_read_unit(struct space *space, const struct recovered_space *found)
+{
+	struct arena *arena = &space->family->arena;
+	struct space_unit *unit = found->unit;
+
+	if (unit->n_batches != space->n_batches)
+		return -EPROTO; /* the agent has staging for so many */
+	space->id = unit->space_id;
+	memcpy(space->token, unit->token, sizeof(space->token));
+	space->layout = unit->layout;
+	space->pid = unit->pid;
+	space->uid = unit->uid;
+	space->beacon_out = unit->beacon_out;
+	space->given_up = unit->given_up;
+	space->distrust = unit->distrust;
+	space->n_unmarked = found->n_unmarked > UINT32_MAX ? UINT32_MAX
+							   : (uint32_t)found->n_unmarked;
+	for (uint32_t i = 0; i < space->n_batches; i++) {
+		space->batches[i].chunk = i;
+		for (uint32_t k = 0; k < BATCH_UNITS; k++)
+			space->batches[i].units[k] = arena_ptr(arena, unit->batches[i].units[k]);
+	}
+	return event_log_open(&space->log, arena, unit->log);
+}
+
+int space_restore(const struct daemon_env *env, struct group *group, struct family *family,
+		  struct recovered_space *found, struct space **ret_space)
+{
+	struct space *space = space_alloc(env, group, -1);
+	int err;
+
+	if (!space)
+		return -ENOMEM;
+	err = space_init_memory(space);
+	if (err == 0) {
+		space->family = family_ref(family);
+		err = space_read_unit(space, found);
+	}
+	if (err < 0) {
+		space_free(space);
+		return err;
+	}
+	space->unit = found->unit;
+	space->unit_off = found->unit_off;
+	space->map = found->map;
+	space->store = found->store;
+	found->map = PAGEMAP_NULL;
+	space->orphan = true;
+	space->agent_reason = UHMM_REASON_NO_AGENT;
+	space->tier_pages = space->map.n_away;
+	group_add_tier_pages(group, (int64_t)space->map.n_away);
+	space_enlist(space);
 	*ret_space = space;
 	return 0;
 }
@@ -368,6 +474,27 @@ struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES])
 	}
 	if (found)
 		found->n_refs++;
+	registry_unlock();
+	return found;
+}
+
+struct space *space_claim_orphan(const uint8_t token[UHMM_TOKEN_BYTES],
+				 const struct family *family)
+{
+	struct space *found = NULL;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE) &&
+		    (!family || space->family == family) &&
+		    memcmp(space->token, token, UHMM_TOKEN_BYTES) == 0)
+			found = space;
+	}
+	if (found)
+		__atomic_store_n(&found->orphan, false, __ATOMIC_RELEASE);
 	registry_unlock();
 	return found;
 }
@@ -550,6 +677,42 @@ int space_verify(struct space *space, uint64_t staging_addr)
 	if (pread(space->mem_fd, seen, sizeof(seen), (off_t)addr) != sizeof(seen) ||
 	    memcmp(seen, token, sizeof(token)) != 0)
 		return -EPERM;
+	return 0;
+}
+
+/* Is exactly that page a mapping of its own? */
+static bool stands_alone(struct space *space, uint64_t addr, bool *ret_alone)
+{
+	struct mapping m;
+
+	if (maps_query(space->maps_fd, addr, &m) < 0)
+		return false;
+	*ret_alone = m.start == addr && m.end == addr + space->page_size;
+	return true;
+}
+
+/* Registering a page makes it a mapping of its own, which the process's maps show; events do not
+ * stop that. Pages are taken at random, so that nobody else's doing can look the same. */
+int space_verify_again(struct space *space, uint64_t staging_addr)
+{
+	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX;
+	uint16_t random[16];
+	bool alone;
+
+	if (uffd_unregister(space->uffd, staging_addr, n_pages * space->page_size) != UFFD_OK ||
+	    getrandom(random, sizeof(random), 0) != sizeof(random))
+		return -EPERM;
+	for (size_t i = 0; i < sizeof(random) / sizeof(random[0]); i++) {
+		uint64_t addr = staging_addr + random[i] % n_pages * space->page_size;
+
+		if (!stands_alone(space, addr, &alone) || alone ||
+		    uffd_register(space->uffd, addr, space->page_size,
+				  UFFDIO_REGISTER_MODE_MISSING) != UFFD_OK)
+			return -EPERM;
+		if (!stands_alone(space, addr, &alone) ||
+		    uffd_unregister(space->uffd, addr, space->page_size) != UFFD_OK || !alone)
+			return -EPERM;
+	}
 	return 0;
 }
 

@@ -42,6 +42,7 @@ struct tier;
 struct daemon_env;
 struct object;
 struct object_copy;
+struct recovered_space;
 struct survey;
 
 enum space_state {
@@ -120,6 +121,15 @@ struct space_unit {
 	uint32_t log_is_ordered;
 	uint32_t n_batches;
 	uint32_t beacon_out;
+	uint32_t given_up, distrust; /* as in struct space */
+	uint32_t has_shared; /* it maps an object that is open */
+	uint64_t raced_start, raced_end; /* being unregistered: see home.c */
+	struct {
+		uint64_t target_pages;
+		uint32_t kind; /* enum group_kind */
+		uint32_t uid;
+		uint8_t token[UHMM_TOKEN_BYTES];
+	} group;
 	struct {
 		uint32_t state; /* enum batch_state */
 		uint32_t n_pages;
@@ -168,6 +178,18 @@ enum mail_type {
 	MAIL_OBJECT_LEAVE,
 	MAIL_OBJECT_PROTECT,
 	MAIL_OBJECT_STORE,
+};
+
+/* The userfaultfd of a forked child, that an agent kept while there was no daemon. */
+struct kept_child {
+	uint8_t token[UHMM_TOKEN_BYTES];
+	int uffd; /* -1: taken */
+};
+
+/* What comes back with an agent whose daemon ended. */
+struct comeback {
+	uint32_t n_children;
+	struct kept_child children[UHMM_CHILDREN_MAX];
 };
 
 /* A new agent for a space that exists. Descriptors that are taken over become -1. */
@@ -278,11 +300,14 @@ struct space {
 	bool noting;		/* atomic: a madvise may have begun that no object knows of yet */
 	uint64_t shmem_pages;	/* shared memory in host RAM, sampled, atomic */
 	struct stats stats;
+	bool orphan;	     /* a daemon before left it, and its agent has not come back, atomic */
 	bool worker_started; /* guarded by the registry's lock */
 	bool told_to_quit;   /* the same: QUIT was posted */
 
 	/* The worker's own. */
 	pthread_t worker;
+	struct comeback *comeback; /* taken over from a daemon before, and not settled yet; heap */
+	struct space *warden;	   /* whose agent keeps our userfaultfd for a successor; a reference */
 	struct pagemap map;
 	struct ranges registered; /* at least all that is: what must be let go in the end */
 	struct ranges certain;	  /* registered by us, and no event has touched it since */
@@ -367,6 +392,8 @@ void registry_lock(void);
 void registry_unlock(void);
 /* A number that no space and no family has had. */
 uint64_t registry_new_id(void);
+/* A daemon before has used numbers up to this one. */
+void registry_used_id(uint64_t id);
 extern struct list registry_spaces; /* with the lock held */
 extern struct list registry_groups; /* with the lock held */
 
@@ -377,10 +404,17 @@ void group_ref(struct group *group);
 void group_put(struct group *group); /* NULL is fine */
 
 /* ---- spaces --------------------------------------------------------------------------- */
-/* A space in ENROLLING. Takes over uffd (may be -1 until enrolment). `parent` NULL: a family
- * of its own. The caller holds one reference. */
-int space_new(const struct daemon_env *env, struct group *group, struct space *parent, int uffd,
+/* A space in ENROLLING, in a family of its own. Takes over uffd (may be -1 until enrolment). The
+ * caller holds one reference. */
+int space_new(const struct daemon_env *env, struct group *group, int uffd,
 	      struct space **ret_space);
+/* The same for a forked child, whose token (not NULL) its parent's agent has been told. */
+int space_new_child(struct space *parent, int uffd, const uint8_t token[UHMM_TOKEN_BYTES],
+		    struct space **ret_space);
+/* A space that a daemon before has left in this family, in ENROLLING and an orphan; its process
+ * may come back. Takes over the page map. Its one reference is nobody's until it is claimed. */
+int space_restore(const struct daemon_env *env, struct group *group, struct family *family,
+		  struct recovered_space *found, struct space **ret_space);
 /* The space's page map is there: from now on a successor finds both. space_new does it for a
  * space without a parent; a child's map is forked first. */
 void space_publish(struct space *space);
@@ -389,6 +423,10 @@ void space_publish(struct space *space);
 void space_unit_free(struct arena *arena, arena_off off);
 struct space *space_ref(struct space *space);
 void space_unref(struct space *space); /* NULL is fine */
+/* The orphan of this token in that family (NULL: in any), which is none any more: its reference
+ * is the caller's from now on. NULL. */
+struct space *space_claim_orphan(const uint8_t token[UHMM_TOKEN_BYTES],
+				 const struct family *family);
 struct space *space_find_pid(pid_t pid);	 /* the newest of that pid; with a reference */
 struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES]); /* with a reference */
 unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
@@ -407,6 +445,9 @@ uint64_t space_locked_kb(const struct space *space);
 /* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
  * staging. */
 int space_verify(struct space *space, uint64_t staging_addr);
+/* The same where events may be unread, which stop that proof. Unregisters all of staging: no
+ * agent may be at work. */
+int space_verify_again(struct space *space, uint64_t staging_addr);
 
 /* Start the worker if it does not run. The second one with the registry's lock held. */
 int space_start_worker(struct space *space);
@@ -445,6 +486,33 @@ static inline uid_t space_uid(const struct space *space)
 static inline bool space_is_held(const struct space *space)
 {
 	return __atomic_load_n(&space->hold, __ATOMIC_RELAXED) || space->quitting;
+}
+
+/* What a successor must know, too. */
+static inline void space_give_up(struct space *space)
+{
+	space->given_up = true;
+	space->unit->given_up = 1;
+}
+
+/* The range that was unregistered, perhaps, with an event unread; 0, 0: none. */
+static inline void space_set_raced(struct space *space, uint64_t start, uint64_t end)
+{
+	space->raced = (struct range){ .start = start, .end = end };
+	space->unit->raced_end = 0;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	space->unit->raced_start = start;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	space->unit->raced_end = end;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void space_distrust(struct space *space, bool distrust)
+{
+	if (!distrust)
+		return;
+	space->distrust = true;
+	space->unit->distrust = 1;
 }
 
 static inline uint64_t space_pgidx(const struct space *space, uint64_t addr)

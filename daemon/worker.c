@@ -33,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent.h"
+#include "comeback.h"
 #include "config.h"
 #include "control.h"
 #include "event.h"
@@ -268,6 +270,7 @@ static void worker_end(struct space *space)
 	pthread_mutex_lock(&space->mail_lock);
 	__atomic_store_n(&space->state, SPACE_DEAD, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&space->mail_lock);
+	agent_free_warden(space);
 	object_leave_all(space);
 	evict_end(space);
 	for (size_t i = 0; i < sizeof(at_work) / sizeof(at_work[0]); i++) {
@@ -294,6 +297,8 @@ void *worker_run(void *arg)
 	bool more = false;
 
 	prctl(PR_SET_NAME, "uhmmd-worker", 0, 0, 0);
+	if (space->comeback)
+		comeback_settle(space);
 	while (!space->gone) {
 		worker_wait(space, more);
 		if (space->readable || space->n_events) {

@@ -56,9 +56,10 @@ static void add_store(struct space *space)
 
 static struct space *make_child(void)
 {
+	static const uint8_t token[UHMM_TOKEN_BYTES] = { 1 };
 	struct space *space;
 
-	ck_assert_int_eq(space_new(&env, group, parent, -1, &space), 0);
+	ck_assert_int_eq(space_new_child(parent, -1, token, &space), 0);
 	ck_assert_int_eq(pagemap_fork(&parent->map, &space->map), 0);
 	space_publish(space);
 	return space;
@@ -72,7 +73,7 @@ static void setup(void)
 	env.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	snprintf(config.state_dir, sizeof(config.state_dir), "%s", fixture_dir);
 	group = group_get(token, 0, GROUP_SECRET, true);
-	ck_assert_int_eq(space_new(&env, group, NULL, -1, &parent), 0);
+	ck_assert_int_eq(space_new(&env, group, -1, &parent), 0);
 	family = parent->family;
 	add_store(parent);
 	for (uint64_t i = 0; i < 3; i++) {
