@@ -539,7 +539,8 @@ static enum packet_result serve_packet(struct uhmm_agent *agent)
 	long n;
 
 	n = agent_recv(agent->sock, &packet, fds);
-	if (n == -EINTR)
+	/* A daemon that died over what it had not read: said once, before what it had sent. */
+	if (n == -EINTR || n == -ECONNRESET)
 		return PACKET_SERVED;
 	if (n < (long)sizeof(packet.h))
 		return PACKET_LOST;

@@ -4,8 +4,12 @@
  */
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -155,6 +159,64 @@ START_TEST(second_register_of_a_range_changes_nothing)
 }
 END_TEST
 
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
+struct keeper {
+	int fd; /* in its own table */
+	pid_t tid;
+	int started[2], end[2];
+};
+
+/* A thread with a table of its own, as the agent is, that holds a file with an 'x'. */
+static void *keeper_run(void *arg)
+{
+	struct keeper *keeper = arg;
+	int end = dup(keeper->end[0]);
+	char byte;
+
+	if (unshare(CLONE_FILES) != 0)
+		return NULL;
+	keeper->tid = (pid_t)syscall(SYS_gettid);
+	keeper->fd = memfd_create("kept", MFD_CLOEXEC);
+	(void)!write(keeper->fd, "x", 1);
+	(void)!write(keeper->started[1], "", 1);
+	(void)!read(end, &byte, 1);
+	return NULL;
+}
+
+START_TEST(descriptor_of_a_thread_with_its_own_table_is_within_reach)
+{
+	struct keeper keeper;
+	pthread_t thread;
+	int pidfd, fd;
+	char byte = 0;
+
+	ck_assert_int_eq(pipe(keeper.started), 0);
+	ck_assert_int_eq(pipe(keeper.end), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, keeper_run, &keeper), 0);
+	ck_assert_int_eq(read(keeper.started[0], &byte, 1), 1);
+	/* Neither privilege nor the dumpable flag is asked for between threads. */
+	ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
+	ck_assert_int_eq(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+	pidfd = (int)syscall(SYS_pidfd_open, keeper.tid, PIDFD_THREAD);
+	if (pidfd < 0 && errno == EINVAL) {
+		kf_skip("descriptor_of_a_thread_with_its_own_table_is_within_reach",
+			"no pidfd of a thread: needs Linux 6.9");
+		return;
+	}
+	ck_assert_int_ge(pidfd, 0);
+	fd = (int)syscall(SYS_pidfd_getfd, pidfd, keeper.fd, 0);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	ck_assert_int_eq(write(keeper.end[1], "", 1), 1);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	ck_assert_int_eq(pread(fd, &byte, 1, 0), 1);
+	ck_assert_int_eq(byte, 'x');
+}
+END_TEST
+
 TCase *kf_tcase_adopt(void)
 {
 	TCase *tcase = tcase_create("adopt");
@@ -166,5 +228,6 @@ TCase *kf_tcase_adopt(void)
 	tcase_add_test(tcase, one_wake_over_all_addresses_raises_read_faults_again);
 	tcase_add_test(tcase, userfaultfd_in_a_socket_queue_outlives_its_sender);
 	tcase_add_test(tcase, second_register_of_a_range_changes_nothing);
+	tcase_add_test(tcase, descriptor_of_a_thread_with_its_own_table_is_within_reach);
 	return tcase;
 }

@@ -454,6 +454,22 @@ START_TEST(nonsense_is_survived)
 }
 END_TEST
 
+START_TEST(daemon_that_talks_nonsense_later_is_left)
+{
+	struct uhmm_msg_done done = { .error = 0 };
+
+	start_away("pages");
+	slots = take_out(&space.slot_fd);
+	mock_send(space.sock, UHMM_MSG_DONE, &done, sizeof(done), &slots, 1);
+	ck_assert(mock_sees_eof(space.sock));
+	space_deinit(&space);
+	mock_accept(&mock, &space, UHMM_ROLE_AGENT);
+	welcome_back();
+	expect_agent_fds(3);
+	look_and_finish();
+}
+END_TEST
+
 START_TEST(refusal_instead_of_ready_is_no_end)
 {
 	start_away("pages");
@@ -919,6 +935,7 @@ static void add_refusals(Suite *suite)
 	tcase_add_test(tcase, refusal_is_asked_about_rarely);
 	tcase_add_test(tcase, daemon_that_hangs_up_at_any_step_is_tried_again);
 	tcase_add_test(tcase, nonsense_is_survived);
+	tcase_add_test(tcase, daemon_that_talks_nonsense_later_is_left);
 	tcase_add_test(tcase, refusal_instead_of_ready_is_no_end);
 	tcase_add_test(tcase, silent_daemon_is_given_five_seconds);
 }
