@@ -40,8 +40,30 @@ struct recovery {
 	struct recover_store *stores[FAMILY_STORES_MAX + 1]; /* by index; NULL: none */
 };
 
+static inline const struct arena *arena_of(const struct recovery *recovery)
+{
+	return &recovery->family->arena;
+}
+
+static inline const arena_off *words_at(const struct recovery *recovery, arena_off off)
+{
+	return arena_ptr(arena_of(recovery), off);
+}
+
+static inline bool off_is_unit(const struct recovery *recovery, arena_off off)
+{
+	return off != 0 && off % ARENA_UNIT == 0 &&
+	       off / ARENA_UNIT < arena_of(recovery)->header->n_units;
+}
+
 /* -EPROTO, and the reason. */
 int recovery_refuse(struct recovery *recovery, arena_off off, const char *what);
+/* This unit is used for one thing, and this is it. -EPROTO: there is none, or it is used. */
+int recovery_claim(struct recovery *recovery, arena_off off);
+void recovery_note_id(struct recovery *recovery, uint64_t id);
+/* Find the spaces and the object, and count their records. */
+int recovery_check_spaces(struct recovery *recovery);
+int recovery_check_object(struct recovery *recovery);
 /* Fill all of the above, and the spaces and the object of `recovered` but for their stores.
  * -EPROTO, -ENOMEM. */
 int recovery_check(struct recovery *recovery);
