@@ -250,8 +250,10 @@ static void read_log(struct space *space)
 			msg->arg.fork.ufd = (uint32_t)comeback_take_child(space, event_log_token(msg));
 		space->n_events += !event_log_is_done(msg);
 	}
-	if (space->n_events == 0)
+	if (space->n_events == 0) {
+		__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);
 		event_log_clear(&space->log);
+	}
 }
 
 int comeback_take_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])

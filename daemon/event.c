@@ -481,6 +481,9 @@ static void order_events(struct space *space)
 
 	if (space->unit->log_is_ordered)
 		return;
+	/* A daemon before may have ended amid this. */
+	for (uint32_t k = 0; k < space->log.n; k++)
+		msg_at(space, k)->LOG_TURN = 0;
 	if (ranges_copy(&space->occupied, &occupied) < 0)
 		occupied = RANGES_NULL;
 	join_tails(space);
@@ -588,6 +591,11 @@ void event_settle(struct space *space)
 	struct pollfd pollfd = { .fd = space->uffd, .events = POLLIN };
 	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
 
+	/* A daemon before gave all of this set its turns: what is read now is of the next one. */
+	if (space->unit->log_is_ordered) {
+		event_apply_all(space);
+		return;
+	}
 	while (space->log.n < EVENTS_MAX && event_log_has_room(&space->log)) {
 		enum uffd_result result;
 
