@@ -189,6 +189,10 @@ void enrol_return(struct control *control, struct conn *conn, const struct uhmm_
 			    "its shared memory cannot be taken over");
 		return;
 	}
+	if (!uffd_is_used(*uffd)) {
+		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "not a userfaultfd in use");
+		return;
+	}
 	conn->comeback = calloc(1, sizeof(*conn->comeback));
 	if (!conn->comeback) {
 		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon has no memory");
@@ -235,6 +239,11 @@ void enrol_return_child(struct control *control, struct conn *conn,
 	}
 	if (*uffd < 0 || comeback->n_children == UHMM_CHILDREN_MAX) {
 		conn_drop(control, conn, "children without a userfaultfd, or too many");
+		return;
+	}
+	/* What is read of it is believed. */
+	if (!uffd_is_used(*uffd)) {
+		conn_drop(control, conn, "a child's descriptor that is no userfaultfd in use");
 		return;
 	}
 	child = &comeback->children[comeback->n_children++];
@@ -382,7 +391,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	}
 	space->uffd = *uffd;
 	*uffd = -1;
-	err = uffd_api(space->uffd);
+	err = uffd_is_one(space->uffd) ? uffd_api(space->uffd) : -ENOTTY;
 	if (err < 0)
 		why = "not a userfaultfd, or one that has been used";
 	if (!why && fcntl(space->uffd, F_SETFL, O_NONBLOCK) < 0)

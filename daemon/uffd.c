@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -152,6 +154,25 @@ int uffd_api(int uffd)
 		return -ENOTSUP;
 	return uffd_api_try(uffd, UFFD_FEATURES_NEEDED | (UFFD_FEATURES_WANTED & features),
 			    &features);
+}
+
+/* No path of a file begins like this name. */
+bool uffd_is_one(int fd)
+{
+	static const char name[] = "anon_inode:[userfaultfd]";
+	char path[32], text[sizeof(name)];
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, text, sizeof(text));
+	return n == (ssize_t)sizeof(name) - 1 && memcmp(text, name, sizeof(name) - 1) == 0;
+}
+
+bool uffd_is_used(int fd)
+{
+	uint64_t features;
+
+	return uffd_is_one(fd) && uffd_api_try(fd, 0, &features) == -EINVAL;
 }
 
 /* REGISTER and UNREGISTER answer ENOMEM for an address space that is gone. A COPY from an

@@ -34,6 +34,11 @@ enum uffd_result {
  * userfaultfd. Nothing here logs.
  */
 int uffd_api(int uffd);
+/* Is it a userfaultfd at all? Asks nothing of whoever may stand behind it, so it comes first: a
+ * file of a file system in user space answers every ioctl as it likes, or never. */
+bool uffd_is_one(int fd);
+/* The same, and UFFDIO_API has been asked of it. */
+bool uffd_is_used(int fd);
 /* The features of this kernel, from a throw-away userfaultfd, and those of them that uhmm
  * needs and misses. A negative errno: there is no userfaultfd at all. */
 int uffd_probe(uint64_t *ret_features, uint64_t *ret_missing);

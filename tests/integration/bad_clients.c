@@ -240,6 +240,7 @@ static void second_hello(void)
 /* What an honest client would send; each case spoils one thing. */
 struct offer {
 	struct uhmm_msg_enrol enrol;
+	uint8_t token[UHMM_TOKEN_BYTES];
 	int uffd;
 	size_t staging_bytes;
 };
@@ -259,6 +260,7 @@ static struct offer offer_make(void)
 	uintptr_t staging;
 
 	welcome(&packet);
+	memcpy(offer.token, packet.welcome.token, sizeof(offer.token));
 	offer.uffd = ioctl(packet.fds[0], USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	CHECK(offer.uffd >= 0);
 	offer.staging_bytes = (size_t)packet.welcome.staging_chunk_bytes *
@@ -538,6 +540,85 @@ static void makes_reads_wait(void)
 	}
 }
 
+/* ---- agents that come back ---------------------------------------------------------------- */
+
+/* Enrols, and loses its agent. */
+static struct offer offer_lose(void)
+{
+	struct offer offer = offer_make();
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	struct packet packet;
+
+	offer_send(&offer);
+	CHECK(recv_packet(&packet) && packet.h.type == UHMM_MSG_READY);
+	CHECK(getpeername(sock, (struct sockaddr *)&addr, &len) == 0);
+	close(sock);
+	usleep(200000);
+	sock = socket_connect(addr.sun_path);
+	return offer;
+}
+
+static void say_hello_again(const struct offer *offer, int uffd)
+{
+	struct uhmm_msg_hello hello = hello_of(UHMM_ROLE_AGENT);
+
+	memcpy(hello.token, offer->token, sizeof(hello.token));
+	send_packet(&hello, sizeof(hello), &uffd, 1);
+}
+
+static void show_child(int fd)
+{
+	struct uhmm_msg_child child = { .h = { UHMM_MSG_CHILD, sizeof(child) } };
+
+	memset(child.token, 0x5a, sizeof(child.token));
+	send_packet(&child, sizeof(child), &fd, 1);
+}
+
+static void returns_with_a_pipe(void)
+{
+	struct offer offer = offer_lose();
+	int ends[2];
+
+	CHECK(pipe(ends) == 0);
+	say_hello_again(&offer, ends[0]);
+	expect_drop();
+}
+
+/* It would be read as if the kernel spoke, descriptors of the daemon's own included. */
+static void returns_with_a_pipe_as_child(void)
+{
+	struct offer offer = offer_lose();
+	int ends[2];
+
+	CHECK(pipe(ends) == 0);
+	say_hello_again(&offer, offer.uffd);
+	show_child(ends[0]);
+	expect_drop();
+}
+
+/* One that nobody has told what it is to report: it would be looked at for ever. */
+static void returns_with_a_fresh_uffd_as_child(void)
+{
+	struct offer offer = offer_lose();
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	CHECK(device >= 0);
+	say_hello_again(&offer, offer.uffd);
+	show_child(ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK));
+	expect_drop();
+}
+
+static void returns_with_too_many_children(void)
+{
+	struct offer offer = offer_lose();
+
+	say_hello_again(&offer, offer.uffd);
+	for (unsigned int i = 0; i <= UHMM_CHILDREN_MAX; i++)
+		show_child(offer.uffd);
+	expect_drop();
+}
+
 /* ---- those that go away, or never say anything -------------------------------------------- */
 
 static void leaves_at_once(void)
@@ -612,6 +693,10 @@ static const struct bad_case {
 	{ "stops_reading", stops_reading, true },
 	{ "asks_too_much", asks_too_much, true },
 	{ "makes_reads_wait", makes_reads_wait, true },
+	{ "returns_with_a_pipe", returns_with_a_pipe, false },
+	{ "returns_with_a_pipe_as_child", returns_with_a_pipe_as_child, false },
+	{ "returns_with_a_fresh_uffd_as_child", returns_with_a_fresh_uffd_as_child, false },
+	{ "returns_with_too_many_children", returns_with_too_many_children, false },
 	{ "leaves_at_once", leaves_at_once, true },
 	{ "leaves_after_hello", leaves_after_hello, true },
 	{ "leaves_after_welcome", leaves_after_welcome, true },
