@@ -217,12 +217,8 @@ static void serve_children(struct space *space)
 
 		if (kept->uffd < 0 || is_in_log(space, kept->token))
 			continue;
-		child = space_claim_orphan(kept->token, space->family);
 		/* Where an agent of its own was, that comes back itself. */
-		if (child && child->unit->pid != 0) {
-			__atomic_store_n(&child->orphan, true, __ATOMIC_RELEASE);
-			child = NULL;
-		}
+		child = space_claim_orphan(kept->token, space->family, true);
 		if (!child)
 			continue;
 		child->uffd = kept->uffd;

@@ -135,7 +135,8 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 		return;
 	if (conn->role == UHMM_ROLE_CHILD) {
 		conn->space = space_find_token(hello->token);
-		if (!conn->space ||
+		/* Nobody's to take: an orphan, or a child that its parent's worker is at. */
+		if (!conn->space || space_get_state(conn->space) != SPACE_SERVING ||
 		    (__atomic_load_n(&conn->space->identified, __ATOMIC_ACQUIRE) &&
 		     space_pid(conn->space) != conn->pid)) {
 			conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
@@ -164,7 +165,7 @@ static bool may_return(const struct conn *conn, const struct space *space)
 {
 	if (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE))
 		return space->pid == conn->pid;
-	return !space_has_agent(space) &&
+	return space_get_state(space) == SPACE_SERVING && !space_has_agent(space) &&
 	       (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 		space_pid(space) == conn->pid);
 }
@@ -381,7 +382,8 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	const char *why = NULL;
 	int err;
 
-	if (conn->role == UHMM_ROLE_AGENT && space_claim_orphan(space->token, space->family)) {
+	if (conn->role == UHMM_ROLE_AGENT &&
+	    space_claim_orphan(space->token, space->family, false)) {
 		enrol_orphan(control, conn, msg);
 		return;
 	}
@@ -439,7 +441,6 @@ int control_adopt_child(struct space *parent, int uffd, const uint8_t token[UHMM
 	child->stack_top_addr = parent->stack_top_addr;
 	child->beacon_out = true;
 	child->agent_reason = UHMM_REASON_NO_AGENT;
-	__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	*ret_child = child;
 	return 0;
 }

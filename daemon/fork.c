@@ -349,13 +349,14 @@ void fork_note(struct space *space, struct uffd_msg *msg)
 /* A daemon before had begun with it: it has its page map, and nobody serves it yet. */
 static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const uint8_t *token)
 {
-	struct space *child = space->comeback ? space_claim_orphan(token, space->family) : NULL;
+	struct space *child = NULL;
 
+	if (space->comeback)
+		child = space_claim_orphan(token, space->family, true);
 	if (!child)
 		return false;
 	child->uffd = uffd;
 	child->comeback = calloc(1, sizeof(*child->comeback));
-	__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
 	if (!child->comeback || add_heir(heirs, child) < 0)
 		strand(space, child, uffd);
 	return true;
@@ -523,7 +524,11 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 		err = object_fork(space, child);
 	if (!child->warden)
 		child->warden = space_ref(space);
-	return err == 0 ? start_child(child) : err;
+	if (err < 0)
+		return err;
+	/* Until now nobody else might have started its worker: its token is known already. */
+	__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
+	return start_child(child);
 }
 
 void fork_finish(struct space *space, struct heirs *heirs)

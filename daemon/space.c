@@ -479,7 +479,7 @@ struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES])
 }
 
 struct space *space_claim_orphan(const uint8_t token[UHMM_TOKEN_BYTES],
-				 const struct family *family)
+				 const struct family *family, bool nameless)
 {
 	struct space *found = NULL;
 	struct list *pos;
@@ -489,7 +489,7 @@ struct space *space_claim_orphan(const uint8_t token[UHMM_TOKEN_BYTES],
 		struct space *space = list_entry(pos, struct space, link);
 
 		if (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE) &&
-		    (!family || space->family == family) &&
+		    (!family || space->family == family) && (!nameless || space->pid == 0) &&
 		    memcmp(space->token, token, UHMM_TOKEN_BYTES) == 0)
 			found = space;
 	}

@@ -424,9 +424,9 @@ void space_unit_free(struct arena *arena, arena_off off);
 struct space *space_ref(struct space *space);
 void space_unref(struct space *space); /* NULL is fine */
 /* The orphan of this token in that family (NULL: in any), which is none any more: its reference
- * is the caller's from now on. NULL. */
+ * is the caller's from now on. `nameless`: only one that had no agent yet. NULL. */
 struct space *space_claim_orphan(const uint8_t token[UHMM_TOKEN_BYTES],
-				 const struct family *family);
+				 const struct family *family, bool nameless);
 struct space *space_find_pid(pid_t pid);	 /* the newest of that pid; with a reference */
 struct space *space_find_token(const uint8_t token[UHMM_TOKEN_BYTES]); /* with a reference */
 unsigned int space_count(uid_t uid, unsigned int *ret_of_uid);
