@@ -86,6 +86,7 @@ static void adopt_family(const struct daemon_env *env, const char *path)
 	struct recovered recovered;
 	char why[RECOVER_WHY_BYTES];
 	uint32_t n = 0;
+	bool all = true;
 	int err = family_open(path, env->config->max_arena_bytes, find_tier, (void *)env, &recovered,
 			      why);
 
@@ -104,10 +105,11 @@ static void adopt_family(const struct daemon_env *env, const char *path)
 		err = adopt_space(env, &recovered, i);
 		if (err < 0)
 			leave(&recovered, path, strerror(-err));
+		all &= err >= 0;
 		n += err == 0;
 	}
 	/* Each space has a reference; one that could not be restored is kept by ours. */
-	if (!refused || n == recovered.n_spaces)
+	if (all)
 		(void)family_unref(recovered.family);
 	if (n)
 		log_info("%s: %u processes may come back", path, n);
@@ -175,7 +177,14 @@ void adopt_all(const struct daemon_env *env)
 
 bool adopt_has_refused(void)
 {
-	return refused;
+	bool left = refused;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces)
+		left |= list_entry(pos, struct space, link)->orphan;
+	registry_unlock();
+	return left;
 }
 
 /* With the registry's lock held: has the family an orphan whose process is known? */

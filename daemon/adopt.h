@@ -12,7 +12,7 @@
 void adopt_all(const struct daemon_env *env);
 /* Forget orphans whose process has ended. */
 void adopt_sweep(void);
-/* Is there something that must not be removed at the end? */
+/* Is there something that must not be removed at the end? Also what an orphan waits for. */
 bool adopt_has_refused(void);
 
 #endif

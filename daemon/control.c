@@ -378,8 +378,11 @@ static bool control_is_needed(uint64_t *ret_pages)
 		if (space_get_state(space) == SPACE_DEAD)
 			continue;
 		pages += stats_get(&space->tier_pages);
+		/* Of one that has not come back nobody knows what is registered. */
 		needed |= stats_get(&space->tier_pages) != 0 ||
-			  stats_get(&space->registered_bytes) != 0;
+			  stats_get(&space->registered_bytes) != 0 ||
+			  (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE) &&
+			   !space->unit->has_shared);
 	}
 	/* Shared memory too. */
 	list_for_each(pos, &registry_groups)

@@ -160,27 +160,42 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 
 /* ---- an agent that comes back ------------------------------------------------------------ */
 
-/* Is that its space? An orphan's process is known; another has lost its agent meanwhile. */
+/* Is that its space? An orphan's process is known, though its number may be another's by now;
+ * its agent's uid never changes. Another has lost its agent meanwhile. */
 static bool may_return(const struct conn *conn, const struct space *space)
 {
 	if (__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE))
-		return space->pid == conn->pid;
+		return space->pid == conn->pid && space->uid == conn->uid;
 	return space_get_state(space) == SPACE_SERVING && !space_has_agent(space) &&
 	       (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) ||
 		space_pid(space) == conn->pid);
 }
 
+/* Is another connection at it? Each holds many descriptors. */
+static bool is_returning(const struct control *control, const struct space *space)
+{
+	const struct list *pos;
+
+	list_for_each(pos, &control->conns) {
+		const struct conn *conn = list_entry(pos, struct conn, link);
+
+		if (conn->space == space && conn->comeback)
+			return true;
+	}
+	return false;
+}
+
 void enrol_return(struct control *control, struct conn *conn, const struct uhmm_msg_hello *hello,
 		  int *uffd)
 {
-	struct space *space;
+	struct space *space = space_find_token(hello->token);
 
-	if (control->stopping) {
+	conn->space = space;
+	/* What an orphan has out must come home first. */
+	if (control->stopping && !(space && space->orphan)) {
 		conn_refuse(control, conn, UHMM_REASON_BUSY, "the daemon is stopping");
 		return;
 	}
-	space = space_find_token(hello->token);
-	conn->space = space;
 	if (!space || !may_return(conn, space)) {
 		conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
 		return;
@@ -188,6 +203,10 @@ void enrol_return(struct control *control, struct conn *conn, const struct uhmm_
 	if (space->orphan && space->unit->has_shared) {
 		conn_refuse(control, conn, UHMM_REASON_SHARED,
 			    "its shared memory cannot be taken over");
+		return;
+	}
+	if (is_returning(control, space)) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "its agent is coming back already");
 		return;
 	}
 	if (!uffd_is_used(*uffd)) {

@@ -127,6 +127,42 @@ START_TEST(an_orphan_is_its_agents)
 }
 END_TEST
 
+/* The process has ended, and its number is another user's. */
+START_TEST(an_orphan_is_no_other_users)
+{
+	make_orphan();
+	space.uid++;
+	ck_assert(!may(UHMM_ROLE_AGENT));
+}
+END_TEST
+
+/* Its pages must come home. */
+START_TEST(an_orphan_may_return_while_the_daemon_stops)
+{
+	make_orphan();
+	control.stopping = true;
+	ck_assert(may(UHMM_ROLE_AGENT));
+}
+END_TEST
+
+START_TEST(another_may_not)
+{
+	control.stopping = true;
+	ck_assert(!may(UHMM_ROLE_AGENT));
+}
+END_TEST
+
+START_TEST(one_connection_at_a_time_returns)
+{
+	struct comeback comeback = { .n_children = 0 };
+	struct conn other = { .space = &space, .comeback = &comeback };
+
+	make_orphan();
+	list_add_tail(&control.conns, &other.link);
+	ck_assert(!may(UHMM_ROLE_AGENT));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("enrol");
@@ -138,6 +174,10 @@ int main(void)
 	tcase_add_test(tcase, nor_by_an_agent);
 	tcase_add_test(tcase, an_orphan_is_not_taken_without_its_userfaultfd);
 	tcase_add_test(tcase, an_orphan_is_its_agents);
+	tcase_add_test(tcase, an_orphan_is_no_other_users);
+	tcase_add_test(tcase, an_orphan_may_return_while_the_daemon_stops);
+	tcase_add_test(tcase, another_may_not);
+	tcase_add_test(tcase, one_connection_at_a_time_returns);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
