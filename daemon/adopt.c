@@ -187,15 +187,19 @@ bool adopt_has_refused(void)
 	return left;
 }
 
-/* With the registry's lock held: has the family an orphan whose process is known? */
-static bool has_named_orphan(const struct family *family)
+/* With the registry's lock held: may an agent of the family bring children back still? One whose
+ * process is known, or one that is back and whose worker is at what it brought. */
+static bool may_bring_children(const struct family *family)
 {
 	struct list *pos;
 
 	list_for_each(pos, &registry_spaces) {
 		const struct space *space = list_entry(pos, struct space, link);
 
-		if (space->orphan && space->family == family && space->pid > 0)
+		if (space->family != family || space_get_state(space) == SPACE_DEAD)
+			continue;
+		if (__atomic_load_n(&space->comeback, __ATOMIC_ACQUIRE) ||
+		    (space->orphan && space->pid > 0))
 			return true;
 	}
 	return false;
@@ -214,7 +218,7 @@ static struct space *find_lost_orphan(void)
 		if (!__atomic_load_n(&space->orphan, __ATOMIC_ACQUIRE))
 			continue;
 		if (has_ended(space->pid) ||
-		    (space->pid == 0 && late && !has_named_orphan(space->family)))
+		    (space->pid == 0 && late && !may_bring_children(space->family)))
 			lost = space;
 	}
 	if (lost)

@@ -268,11 +268,20 @@ int comeback_take_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTE
 
 void comeback_end(struct space *space)
 {
-	for (uint32_t i = 0; space->comeback && i < space->comeback->n_children; i++)
-		if (space->comeback->children[i].uffd >= 0)
-			close(space->comeback->children[i].uffd);
-	free(space->comeback);
-	space->comeback = NULL;
+	struct comeback *comeback = space->comeback;
+
+	for (uint32_t i = 0; comeback && i < comeback->n_children; i++) {
+		struct kept_child *child = &comeback->children[i];
+
+		if (child->uffd < 0)
+			continue;
+		/* It has ended, or has an agent of its own. */
+		close(child->uffd);
+		agent_forget_child(space, child->token);
+	}
+	/* From here on whoever was not taken may be forgotten: see adopt.c. */
+	__atomic_store_n(&space->comeback, NULL, __ATOMIC_RELEASE);
+	free(comeback);
 }
 
 void comeback_settle(struct space *space)

@@ -306,7 +306,8 @@ struct space {
 
 	/* The worker's own. */
 	pthread_t worker;
-	struct comeback *comeback; /* taken over from a daemon before, and not settled yet; heap */
+	struct comeback *comeback; /* taken over from a daemon before, and not settled yet; heap;
+				      others see only whether it is there, atomic */
 	struct space *warden;	   /* whose agent keeps our userfaultfd for a successor; a reference */
 	struct pagemap map;
 	struct ranges registered; /* at least all that is: what must be let go in the end */
