@@ -69,14 +69,20 @@ static uint64_t new_ground(const struct space *space, uint64_t pgidx, uint64_t g
 
 static void populate_help(struct space *space, uint64_t addr, uint64_t bytes)
 {
-	if (ranges_remove(&space->certain, addr, addr + bytes) < 0 ||
-	    uffd_unregister(space->uffd, addr, bytes) != UFFD_OK)
+	const struct range before = space->raced;
+
+	if (ranges_remove(&space->certain, addr, addr + bytes) < 0)
 		return;
+	/* Before it is let go: a successor registers it again. */
+	space_set_raced(space, addr, addr + bytes);
+	if (uffd_unregister(space->uffd, addr, bytes) != UFFD_OK) {
+		space_set_raced(space, before.start, before.end);
+		return;
+	}
 	/* Unregistering has woken it. It faults on the first page after this ground, or tells. */
 	(void)is_readable(space, POPULATE_BOUND_MS);
 	if (uffd_register(space->uffd, addr, bytes, UFFD_REGISTER_MODE) == UFFD_GONE)
 		space->gone = true;
-	space->raced = (struct range){ .start = addr, .end = addr + bytes };
 }
 
 void populate_step(struct space *space)
