@@ -342,8 +342,9 @@ void fork_note(struct space *space, struct uffd_msg *msg)
 		return;
 	if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
 		memset(token, 0, sizeof(token));
-	agent_keep_child(space, token, (int)msg->arg.fork.ufd);
 	memcpy(event_log_token(msg), token, sizeof(token));
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	agent_keep_child(space, token, (int)msg->arg.fork.ufd);
 }
 
 /* A daemon before had begun with it: it has its page map, and nobody serves it yet. */
