@@ -135,11 +135,14 @@ void enrol_hello(struct control *control, struct conn *conn, const struct uhmm_m
 		return;
 	if (conn->role == UHMM_ROLE_CHILD) {
 		conn->space = space_find_token(hello->token);
-		/* Nobody's to take: an orphan, or a child that its parent's worker is at. */
-		if (!conn->space || space_get_state(conn->space) != SPACE_SERVING ||
+		if (!conn->space ||
 		    (__atomic_load_n(&conn->space->identified, __ATOMIC_ACQUIRE) &&
 		     space_pid(conn->space) != conn->pid)) {
 			conn_refuse(control, conn, UHMM_REASON_PROTOCOL, "no such token");
+			return;
+		}
+		if (space_get_state(conn->space) == SPACE_ENROLLING) {
+			conn_refuse(control, conn, UHMM_REASON_BUSY, "it is being taken over");
 			return;
 		}
 		uffd = conn->space->uffd;
