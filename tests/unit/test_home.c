@@ -20,6 +20,7 @@ enum uffd_result __wrap_uffd_unregister(int uffd, uint64_t addr, uint64_t bytes)
 void __wrap_object_registered_again(struct space *space, uint64_t start, uint64_t end);
 
 static struct space space;
+static struct space_unit unit;
 static struct {
 	enum uffd_result before, after, unregister;
 	unsigned int n_unregistered, n_registered, n_objects_told;
@@ -46,6 +47,9 @@ enum uffd_result __wrap_uffd_unregister(int uffd, uint64_t addr, uint64_t bytes)
 	(void)uffd;
 	ck_assert_uint_eq(addr, START);
 	ck_assert_uint_eq(bytes, END - START);
+	/* A successor knows what may be registered no more. */
+	ck_assert_uint_eq(unit.raced_start, START);
+	ck_assert_uint_eq(unit.raced_end, END);
 	kernel.n_unregistered++;
 	return kernel.unregister;
 }
@@ -60,6 +64,7 @@ void __wrap_object_registered_again(struct space *of, uint64_t start, uint64_t e
 
 static void setup(void)
 {
+	space.unit = &unit;
 	ck_assert_int_eq(ranges_add(&space.registered, START, END, 0), 0);
 	ck_assert_int_eq(ranges_add(&space.certain, START, END, 0), 0);
 }
@@ -77,6 +82,7 @@ START_TEST(what_is_let_go_is_forgotten)
 	ck_assert_uint_eq(space.registered.n, 0);
 	ck_assert_uint_eq(space.certain.n, 0);
 	ck_assert_uint_eq(space.raced.end, 0);
+	ck_assert_uint_eq(unit.raced_end, 0);
 }
 END_TEST
 

@@ -56,9 +56,10 @@ static void add_store(struct space *space)
 
 static struct space *make_child(void)
 {
-	static const uint8_t token[UHMM_TOKEN_BYTES] = { 1 };
+	static uint8_t token[UHMM_TOKEN_BYTES];
 	struct space *space;
 
+	token[0]++; /* no two have the same */
 	ck_assert_int_eq(space_new_child(parent, -1, token, &space), 0);
 	ck_assert_int_eq(pagemap_fork(&parent->map, &space->map), 0);
 	space_publish(space);
