@@ -409,6 +409,11 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 		enrol_orphan(control, conn, msg);
 		return;
 	}
+	/* Its process had ended meanwhile, and somebody else has the socket. */
+	if (space_get_state(space) == SPACE_ENROLLING && conn->role == UHMM_ROLE_AGENT) {
+		conn_refuse(control, conn, UHMM_REASON_BUSY, "it has been given up");
+		return;
+	}
 	if (conn->role != UHMM_ROLE_PROGRAM) {
 		enrol_child(control, conn, msg);
 		return;

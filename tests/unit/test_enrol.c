@@ -163,6 +163,20 @@ START_TEST(one_connection_at_a_time_returns)
 }
 END_TEST
 
+START_TEST(one_that_was_given_up_meanwhile_is_gone)
+{
+	const struct uhmm_msg_enrol msg = { .agent_tid = 1 };
+	int uffd = -1;
+
+	space.state = SPACE_ENROLLING;
+	conn.role = UHMM_ROLE_AGENT;
+	conn.state = CONN_WELCOMED;
+	conn.space = &space;
+	enrol_program(&control, &conn, &msg, &uffd);
+	ck_assert_uint_eq(n_refused, 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("enrol");
@@ -178,6 +192,7 @@ int main(void)
 	tcase_add_test(tcase, an_orphan_may_return_while_the_daemon_stops);
 	tcase_add_test(tcase, another_may_not);
 	tcase_add_test(tcase, one_connection_at_a_time_returns);
+	tcase_add_test(tcase, one_that_was_given_up_meanwhile_is_gone);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
