@@ -11,6 +11,7 @@
 
 #include "control.h"
 #include "ops.h"
+#include "probe.h"
 #include "runner.h"
 #include "torture.h"
 #include "trace.h"
@@ -24,7 +25,7 @@ static const char usage[] =
 	"usage: uhmm-torture [--seed N] [--seconds S] [--threads T] [--processes P]\n"
 	"                    [--backend SPEC] [--socket PATH] [--ops LIST] [--replay FILE]\n"
 	"                    [--host-ram SIZE] [--pages N] [--daemon PATH] [--preload PATH]\n"
-	"                    [--plain] [--keep] [--verbose] [--list]\n"
+	"                    [--kill MS] [--plain] [--keep] [--verbose] [--list]\n"
 	"Random operations on managed memory, checked against a shadow; see docs/torture.md.\n";
 
 static unsigned int number(const char *text, unsigned int max)
@@ -97,6 +98,9 @@ static void take_option(int c, struct runner_options *options, const char **ret_
 	case 'l':
 		options->service.preload = optarg;
 		break;
+	case 'X':
+		options->kill_ms = number(optarg, 1000000);
+		break;
 	case 'P':
 		options->service.plain = true;
 		break;
@@ -133,6 +137,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 		{ "pages", required_argument, NULL, 'g' },
 		{ "daemon", required_argument, NULL, 'd' },
 		{ "preload", required_argument, NULL, 'l' },
+		{ "kill", required_argument, NULL, 'X' },
 		{ "plain", no_argument, NULL, 'P' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "keep", no_argument, NULL, 'K' },
@@ -147,6 +152,13 @@ static void parse(int argc, char **argv, struct runner_options *options)
 		take_option(c, options, &list);
 	if (optind != argc)
 		take_option('?', options, &list);
+	/* Shared memory does not come back with its agents yet. */
+	if (options->kill_ms && !list)
+		list = "-shared,-common";
+	if (options->kill_ms && (options->service.socket || options->service.plain)) {
+		fprintf(stderr, "uhmm-torture: --kill is for a private daemon\n");
+		exit(2);
+	}
 	if (ops_enable(list) < 0) {
 		fprintf(stderr, "uhmm-torture: --ops: '%s' names what is not in --list\n", list);
 		exit(2);
@@ -160,8 +172,8 @@ static void parse(int argc, char **argv, struct runner_options *options)
 								 ctl->page_size / 3);
 }
 
-/* uhmm-torture --world FD FIRST N: what world_exec calls. */
-static int become_world(char **argv)
+/* uhmm-torture --world FD FIRST N, or --probe FD: what the runner executes. */
+static int become_other(char **argv)
 {
 	int error = control_map(atoi(argv[2]));
 
@@ -170,6 +182,8 @@ static int become_world(char **argv)
 			strerror(-error));
 		return 2;
 	}
+	if (strcmp(argv[1], "--probe") == 0)
+		return probe_main();
 	return world_main((uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]));
 }
 
@@ -181,8 +195,9 @@ int main(int argc, char **argv)
 	ops_init();
 	if (argc == 2 && strcmp(argv[1], "--noop") == 0)
 		return 0; /* what a vfork executes */
-	if (argc == 5 && strcmp(argv[1], "--world") == 0)
-		return become_world(argv);
+	if ((argc == 5 && strcmp(argv[1], "--world") == 0) ||
+	    (argc == 3 && strcmp(argv[1], "--probe") == 0))
+		return become_other(argv);
 	error = control_make(&control_fd);
 	if (error) {
 		fprintf(stderr, "uhmm-torture: no place for the shadow on a disk: %s\n",

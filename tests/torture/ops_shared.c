@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -100,11 +101,25 @@ static struct {
 	uint32_t key; /* of its words */
 } commons[N_COMMONS];
 
+static bool is_wanted(void)
+{
+	bool wanted = false;
+
+	for (uint32_t i = 0; i < ops_count(); i++)
+		wanted |= ctl->enabled[i] && strcmp(op_kind(i)->group, "common") == 0;
+	return wanted;
+}
+
 void common_open(struct actor *a)
 {
 	size_t bytes = COMMON_PAGES * ctl->page_size;
-	char *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *addr;
 
+	if (!is_wanted()) {
+		MUST(a, a->depth > 0 || close(ctl->memfd) == 0);
+		return;
+	}
+	addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	MUST(a, addr != MAP_FAILED);
 	commons[COMMON_WORLD].addr = addr;
 	commons[COMMON_WORLD].common = &ctl->commons[1 + a->slot];

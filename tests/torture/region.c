@@ -216,7 +216,10 @@ static void migrate(struct actor *a, const void *addr, size_t bytes, enum uhmm_d
 		return; /* unmanaged by now: nothing leaves */
 	}
 	__atomic_store_n(&a->asking, 1, __ATOMIC_RELAXED);
-	(void)uhmm_migrate(a->handle, addr, bytes, where);
+	if (uhmm_migrate(a->handle, addr, bytes, where) == -ENOTCONN) {
+		uhmm_close(a->handle); /* it was another daemon's */
+		a->handle = NULL;
+	}
 	__atomic_store_n(&a->asking, 0, __ATOMIC_RELAXED);
 	actor_beat(a);
 }

@@ -23,6 +23,7 @@
 #include "actor.h"
 #include "control.h"
 #include "fail.h"
+#include "killer.h"
 #include "neighbour.h"
 #include "nudger.h"
 #include "ops.h"
@@ -33,6 +34,8 @@
 #define LOOK_NSEC 20000000
 /* The daemon says that a page is lost; whoever touches it can say more. */
 #define LOST_SEC 1.0
+/* When all processes have ended, their files go within this. */
+#define LEFT_SEC 10.0
 
 struct world {
 	pid_t pid; /* 0: it has ended; also the process group of all its descendants */
@@ -41,7 +44,8 @@ struct world {
 struct runner {
 	const struct runner_options *options;
 	struct service service;
-	pid_t nudger, neighbour; /* 0: none */
+	struct killer killer;
+	pid_t nudger, neighbour, probe; /* 0: none */
 	struct world worlds[ACTORS_MAX];
 	struct {
 		uint64_t beat;
@@ -59,6 +63,18 @@ static bool has_failed(void)
 
 /* ---- worlds ------------------------------------------------------------------------------- */
 
+/* What is executed next is in our group, if there is a daemon. */
+static void be_managed(const struct runner *runner)
+{
+	if (runner->options->service.plain)
+		return;
+	(void)setenv("LD_PRELOAD", runner->service.preload, 1);
+	/* Whoever enters a sandbox says so, and that is no news here. */
+	(void)setenv("UHMM_QUIET", "1", 1);
+	(void)setenv("UHMM_SOCKET", runner->service.socket, 1);
+	(void)setenv("UHMM_GROUP", runner->service.group, 1);
+}
+
 static void __attribute__((noreturn)) world_exec(const struct runner *runner, uint32_t first)
 {
 	char fd[16], first_text[16], n[16];
@@ -68,13 +84,7 @@ static void __attribute__((noreturn)) world_exec(const struct runner *runner, ui
 	snprintf(first_text, sizeof(first_text), "%u", first);
 	snprintf(n, sizeof(n), "%u", ctl->n_threads);
 	(void)setpgid(0, 0);
-	if (!runner->options->service.plain) {
-		(void)setenv("LD_PRELOAD", runner->service.preload, 1);
-		/* Whoever enters a sandbox says so, and that is no news here. */
-		(void)setenv("UHMM_QUIET", "1", 1);
-		(void)setenv("UHMM_SOCKET", runner->service.socket, 1);
-		(void)setenv("UHMM_GROUP", runner->service.group, 1);
-	}
+	be_managed(runner);
 	(void)execv("/proc/self/exe", (char *const *)argv);
 	_exit(126);
 }
@@ -128,7 +138,8 @@ static uint32_t worlds_reap(struct runner *runner)
 				runner->worlds[w].pid = 0;
 		if (pid == runner->service.daemon.pid)
 			fail_note("DIFFERENCE: the daemon ended, wait status %#x\n", status);
-		else if (pid == runner->nudger || pid == runner->neighbour)
+		else if (pid == runner->nudger || pid == runner->neighbour ||
+			 pid == runner->probe)
 			fail_note("DIFFERENCE: a helper ended, wait status %#x\n", status);
 		else if (status != 0)
 			fail_note("DIFFERENCE: process %d ended with wait status %#x\n", pid,
@@ -186,7 +197,7 @@ static void print_everybody(const struct runner *runner)
 
 	while (proc && (entry = readdir(proc))) {
 		pid_t pid = (pid_t)atoi(entry->d_name), group = pid > 0 ? getpgid(pid) : -1;
-		bool ours = pid > 0 && pid == runner->service.daemon.pid;
+		bool ours = pid > 0 && (pid == runner->service.daemon.pid || pid == runner->probe);
 
 		for (uint32_t w = 0; w < ctl->n_processes; w++)
 			ours |= group > 0 && group == runner->worlds[w].pid;
@@ -240,7 +251,6 @@ static void look_at_daemon(struct runner *runner)
 
 static void round_watch(struct runner *runner)
 {
-	const struct timespec look = { .tv_nsec = LOOK_NSEC };
 	double stop = now_sec() + ROUND_SEC;
 
 	if (stop > runner->end && !ctl->replaying)
@@ -249,9 +259,10 @@ static void round_watch(struct runner *runner)
 		if (now_sec() >= stop)
 			__atomic_store_n(&ctl->stop, 1, __ATOMIC_RELAXED);
 		look_at_beats(runner);
-		if (!runner->options->service.plain)
+		if (!runner->options->service.plain && killer_step(&runner->killer) &&
+		    killer_has_daemon(&runner->killer))
 			look_at_daemon(runner);
-		(void)nanosleep(&look, NULL);
+		killer_sleep(&runner->killer, LOOK_NSEC);
 	}
 }
 
@@ -292,6 +303,15 @@ static void failure_show(struct runner *runner)
 	}
 }
 
+/* A world that finds none runs without. */
+static void wait_for_daemon(struct runner *runner)
+{
+	while (!has_failed() && !killer_has_daemon(&runner->killer)) {
+		(void)killer_step(&runner->killer);
+		killer_sleep(&runner->killer, LOOK_NSEC);
+	}
+}
+
 static bool round_run(struct runner *runner)
 {
 	int error;
@@ -299,6 +319,7 @@ static bool round_run(struct runner *runner)
 	control_reset();
 	if (runner->options->replay && trace_reread(runner->options->replay) < 0)
 		return false;
+	wait_for_daemon(runner);
 	error = worlds_start(runner);
 	if (error)
 		fail_note("DIFFERENCE: cannot start a world: %s\n", strerror(-error));
@@ -321,6 +342,46 @@ static void helper_stop(pid_t *pid)
 	*pid = 0;
 }
 
+static void probe_start(struct runner *runner)
+{
+	char fd[16];
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		be_managed(runner);
+		snprintf(fd, sizeof(fd), "%d", ctl->fd);
+		(void)execl("/proc/self/exe", "uhmm-torture", "--probe", fd, NULL);
+		_exit(126);
+	}
+	runner->probe = pid;
+}
+
+/* Everybody is gone: so is all that was theirs, in the end. */
+static bool look_for_left(const struct runner *runner)
+{
+	double until = now_sec() + LEFT_SEC;
+	const char *left;
+
+	while ((left = service_find_left(&runner->service)) && now_sec() < until)
+		(void)usleep(20000);
+	if (left)
+		fprintf(stderr, "DIFFERENCE: nobody is there, and %s is\n", left);
+	return !left;
+}
+
+/* The last daemon has all to do that the ones before had begun. */
+static bool kills_finish(struct runner *runner, bool good)
+{
+	if (runner->options->kill_ms == 0)
+		return good;
+	if (good && !killer_finish(&runner->killer)) {
+		failure_show(runner);
+		good = false;
+	}
+	helper_stop(&runner->probe);
+	return good && look_for_left(runner);
+}
+
 static void print_costs(void)
 {
 	for (uint32_t i = 0; i < ops_count(); i++)
@@ -337,6 +398,7 @@ static int runner_finish(struct runner *runner, bool good)
 	bool plain = runner->options->service.plain;
 
 	if (!plain) {
+		good = kills_finish(runner, good);
 		(void)service_ask(&runner->service, &numbers);
 		helper_stop(&runner->nudger);
 		service_stop(&runner->service);
@@ -345,6 +407,8 @@ static int runner_finish(struct runner *runner, bool good)
 	if (runner->options->verbose)
 		print_costs();
 	fflush(stderr);
+	if (runner->options->kill_ms)
+		killer_print(&runner->killer);
 	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
 	       runner->n_rounds, (unsigned long long)ctl->operations,
 	       (unsigned long long)numbers.evictions, (unsigned long long)numbers.faults, !good);
@@ -367,8 +431,11 @@ int runner_main(const struct runner_options *options)
 			service_stop(&runner.service);
 			return 2;
 		}
+		if (options->kill_ms)
+			probe_start(&runner);
 		runner.nudger = nudger_start(runner.service.socket);
 	}
+	killer_init(&runner.killer, &runner.service, options->kill_ms, ctl->seed);
 	runner.neighbour = neighbour_start();
 	runner.end = now_sec() + options->seconds;
 	while (good && now_sec() < runner.end) {

@@ -10,6 +10,7 @@
 struct runner_options {
 	struct service_options service;
 	unsigned int seconds;
+	unsigned int kill_ms; /* between two kills of the daemon, on average; 0: none */
 	const char *replay; /* NULL: draw */
 	char **argv;	    /* the command line, to be told again */
 	bool verbose;	    /* tell what the operations took */

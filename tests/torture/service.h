@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <uhmm/wire.h>
+
 #include "private.h"
 
 struct service_options {
@@ -18,23 +20,36 @@ struct service_options {
 	uint64_t host_target_bytes;
 };
 
+struct service_numbers {
+	uint64_t evictions, faults, lost_pages;
+};
+
 struct service {
 	struct private_daemon daemon; /* pid 0: not ours */
 	int fd;			      /* the runner's connection */
 	char socket[PATH_MAX];
 	char preload[PATH_MAX];
 	char group[33];
-};
-
-struct service_numbers {
-	uint64_t evictions, faults, lost_pages;
+	uint8_t token[UHMM_TOKEN_BYTES]; /* the group's */
+	const struct service_options *options;
+	struct service_numbers before; /* of the daemons that were killed */
+	struct service_numbers last;   /* this one's last answer */
 };
 
 /* Prints what went wrong; a negative errno. */
 int service_start(const struct service_options *options, struct service *ret_service);
 /* Pass on what the daemon printed. False: our own daemon has ended. */
 bool service_is_alive(struct service *service);
+/* Summed over all daemons that there were; what one did between its last answer and its end is not
+ * in it. */
 int service_ask(struct service *service, struct service_numbers *ret_numbers);
+/* End our own daemon with SIGKILL and start another on what it leaves; service_take_ready once
+ * that is answering. */
+int service_kill(struct service *service);
+bool service_is_answering(const struct service *service);
+int service_take_ready(struct service *service);
+/* Does a file of a process that has ended lie there still? The first one's name, or NULL. */
+const char *service_find_left(const struct service *service);
 void service_stop(struct service *service);
 
 #endif

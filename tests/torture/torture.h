@@ -194,6 +194,9 @@ struct control {
 	uint32_t n_asks;    /* atomic, a futex: the neighbour sleeps on it */
 	uint64_t operations; /* atomic, of all rounds */
 	struct {
+		uint64_t after_ns, served_ns; /* atomic; see probe.h */
+	} probe;
+	struct {
 		uint64_t n, ns; /* atomic */
 	} costs[256]; /* by operation code, of all rounds */
 	uint64_t page_size;
