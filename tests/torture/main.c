@@ -154,7 +154,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 		take_option('?', options, &list);
 	/* Shared memory does not come back with its agents yet. */
 	if (options->kill_ms && !list)
-		list = "-shared,-common";
+		list = "-shared,-common,-robust-process";
 	if (options->kill_ms && (options->service.socket || options->service.plain)) {
 		fprintf(stderr, "uhmm-torture: --kill is for a private daemon\n");
 		exit(2);

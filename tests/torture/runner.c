@@ -399,7 +399,8 @@ static int runner_finish(struct runner *runner, bool good)
 
 	if (!plain) {
 		good = kills_finish(runner, good);
-		(void)service_ask(&runner->service, &numbers);
+		if (service_ask(&runner->service, &numbers) < 0)
+			numbers = runner->service.before;
 		helper_stop(&runner->nudger);
 		service_stop(&runner->service);
 	}
