@@ -24,6 +24,8 @@
 
 /* Somebody else's journey lasts part of a millisecond, or until the daemon was given up. */
 #define LOCK_MS 20000
+/* A daemon that is started anew serves by then. */
+#define CHILD_MS 5000
 
 static struct enrol self = { .fds = { -1, -1, -1, -1, -1 }, .kept = { .uffd = -1 } };
 
@@ -144,6 +146,22 @@ static void forget_parent(void)
 	self.private = (struct spawn_area){ 0 };
 }
 
+static bool is_between_daemons(int err)
+{
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ENOTCONN || err == -EAGAIN;
+}
+
+/* The daemon that gave us the token was there a moment ago: the next one will be. */
+static void enrol_child(enum uhmm_role role, struct enrol_why *why)
+{
+	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
+	long until_ms = link_now_ms() + CHILD_MS;
+
+	while (is_between_daemons(journey_enrol(&self, role, why)) && role == UHMM_ROLE_CHILD &&
+	       link_now_ms() < until_ms)
+		(void)sys_call2(SYS_nanosleep, (long)&nap, 0);
+}
+
 /*
  * The first library code in a child. The read of the beacon may wait for the daemon, which
  * answers with a token for this very child; see "the beacon page" in wire.h.
@@ -184,7 +202,7 @@ static void on_fork_child(void)
 	signals_block(&signals);
 	if (try_lock()) {
 		/* A child that fails goes on: what is away is served without an agent. */
-		(void)journey_enrol(&self, role, &why);
+		enrol_child(role, &why);
 		unlock();
 	}
 	signals_restore(&signals);
