@@ -74,6 +74,51 @@ bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, b
 	return there;
 }
 
+/* What is away when its agent ends has no userfaultfd but ours, and would be lost with us. */
+bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason)
+{
+	if (!space->worker_started)
+		return agent_dismiss(space, gen, reason, true);
+	if (!agent_dismiss(space, gen, reason, false))
+		return false;
+	__atomic_store_n(&space->retired_gen, gen, __ATOMIC_RELEASE);
+	space_kick(space);
+	return true;
+}
+
+void agent_end_retired(struct space *space, uint32_t gen)
+{
+	struct uhmm_msg_quit quit = { .h = { .type = UHMM_MSG_QUIT, .len = sizeof(quit) } };
+
+	pthread_mutex_lock(&space->agent_lock);
+	quit.reason = __atomic_load_n(&space->agent_reason, __ATOMIC_RELAXED);
+	if (space->agent_gen == gen && space->sock >= 0)
+		(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
+	__atomic_store_n(&space->retired_gen, 0, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&space->agent_lock);
+}
+
+/* No agent has this number. */
+#define NO_AGENT_GEN UINT32_MAX
+
+/* The children of which it kept the userfaultfd, and which have no agent of their own. */
+void agent_leave_wards(struct space *warden)
+{
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (__atomic_load_n(&space->warden, __ATOMIC_RELAXED) != warden ||
+		    !space->worker_started || space_has_agent(space))
+			continue;
+		__atomic_store_n(&space->retired_gen, NO_AGENT_GEN, __ATOMIC_RELEASE);
+		space_kick(space);
+	}
+	registry_unlock();
+}
+
 void agent_swap(struct space *space, struct attach *attach)
 {
 	struct uhmm_ring *old_ring;
@@ -115,7 +160,8 @@ static void send_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES
 
 	memcpy(msg.token, token, sizeof(msg.token));
 	pthread_mutex_lock(&space->agent_lock);
-	if (space_has_agent(space))
+	/* Also one that is to end keeps it for as long as it is there. */
+	if (space->sock >= 0)
 		(void)wire_send(space->sock, &msg, sizeof(msg), uffd, uffd ? 1 : 0, MSG_DONTWAIT);
 	pthread_mutex_unlock(&space->agent_lock);
 }
@@ -132,7 +178,7 @@ void agent_free_warden(struct space *space)
 		return;
 	agent_forget_child(space->warden, space->token);
 	space_unref(space->warden);
-	space->warden = NULL;
+	__atomic_store_n(&space->warden, NULL, __ATOMIC_RELAXED);
 }
 
 void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])

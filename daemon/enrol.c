@@ -446,6 +446,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 void enrol_agent_eof(struct conn *conn)
 {
 	(void)agent_dismiss(conn->space, conn->agent_gen, UHMM_REASON_NO_AGENT, false);
+	agent_leave_wards(conn->space);
 	conn->state = CONN_LINGERING;
 }
 

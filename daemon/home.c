@@ -12,6 +12,7 @@
 #include "home.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -155,9 +156,12 @@ void home_evict_exhausted(struct space *space)
  * was never touched reads zero only where nothing is registered. But an agent may be stopped. */
 static void home_complete(struct space *space, struct mail *mail)
 {
-	if (mail->hold && mail->home_ns == 0)
+	/* Nor shall a child need one that has no agent. */
+	bool lets_go = mail->hold || !space_has_agent(space);
+
+	if (lets_go && mail->home_ns == 0)
 		mail->home_ns = clock_now_ns();
-	if (mail->hold && clock_now_ns() - mail->home_ns < LET_GO_NS) {
+	if (lets_go && clock_now_ns() - mail->home_ns < LET_GO_NS) {
 		home_release(space);
 		if (space->registered.n)
 			return;
@@ -272,11 +276,41 @@ static void home_step_attach(struct space *space)
 	control_complete(mail);
 }
 
+static void home_mail_free(struct mail *mail)
+{
+	free(mail);
+}
+
+/* All of it comes home before an agent ends that nobody follows. */
+static void home_step_retire(struct space *space)
+{
+	uint32_t gen = __atomic_load_n(&space->retired_gen, __ATOMIC_ACQUIRE);
+	struct mail *mail;
+
+	if (gen == 0 || space->current || space->n_events)
+		return;
+	if (space->retiring && space->map.n_away == 0 && !evict_is_busy(space)) {
+		space->retiring = false;
+		agent_end_retired(space, gen);
+		return;
+	}
+	mail = calloc(1, sizeof(*mail));
+	if (!mail)
+		return;
+	list_init(&mail->link);
+	mail->type = MAIL_RESTORE;
+	mail->done = home_mail_free;
+	space->retiring = true;
+	home_take_mail(space, mail);
+}
+
 bool home_step(struct space *space)
 {
-	struct mail *mail = space->current;
+	struct mail *mail;
 
 	home_step_attach(space);
+	home_step_retire(space);
+	mail = space->current;
 	if (!mail || space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
 		return false;
 	if (mail->home) {
@@ -347,6 +381,8 @@ static bool release_beacon(struct space *space)
 	uint64_t done = 0;
 	enum uffd_result result;
 
+	/* Before: a successor looks itself whether it is there. */
+	space->unit->beacon_out = false;
 	memset(space->bounce, 0, space->page_size);
 	memcpy(space->bounce, &here, sizeof(here));
 	result = uffd_copy(space->uffd, space->layout.beacon_addr, space->bounce,
@@ -357,10 +393,10 @@ static bool release_beacon(struct space *space)
 					 (ssize_t)sizeof(struct uhmm_beacon)
 				 ? UFFD_OK
 				 : UFFD_ERROR;
-	if (result != UFFD_OK)
+	space->beacon_out = result != UFFD_OK;
+	space->unit->beacon_out = space->beacon_out;
+	if (space->beacon_out)
 		return false;
-	space->beacon_out = false;
-	space->unit->beacon_out = false;
 	return true;
 }
 

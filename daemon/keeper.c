@@ -84,7 +84,10 @@ static bool agent_is_filtered(const struct space *space, const struct agent_view
 static void dismiss_agent(struct space *space, const struct agent_view *view,
 			  enum uhmm_reason reason)
 {
-	if (agent_dismiss(space, view->gen, reason, !agent_is_filtered(space, view)))
+	bool filtered = agent_is_filtered(space, view);
+
+	if (filtered ? agent_dismiss(space, view->gen, reason, false)
+		     : agent_retire(space, view->gen, reason))
 		log_info("pid %d: agent dismissed: %s", view->pid, uhmm_reason_name(reason));
 }
 

@@ -169,7 +169,8 @@ static void request_post(struct control *control, struct conn *conn,
 	space_unref(space);
 }
 
-static void request_agent_quit(struct conn *conn, const struct uhmm_msg_request *request)
+static void request_agent_quit(struct control *control, struct conn *conn,
+			       const struct uhmm_msg_request *request)
 {
 	struct space *space = request_space(conn, request, true);
 	struct agent_view view;
@@ -179,7 +180,10 @@ static void request_agent_quit(struct conn *conn, const struct uhmm_msg_request 
 	if (agent_view(space, &view))
 		(void)agent_dismiss(space, view.gen, UHMM_REASON_NO_AGENT, true);
 	space_unref(space);
-	request_answer(conn, 0, 0, "");
+	if (request->flags & UHMM_REQ_FLAG_HOME)
+		request_post(control, conn, request, MAIL_RESTORE, true);
+	else
+		request_answer(conn, 0, 0, "");
 }
 
 static void request_report(struct control *control, struct conn *conn)
@@ -220,7 +224,7 @@ void request_serve(struct control *control, struct conn *conn,
 		request_post(control, conn, request, MAIL_MAPS, false);
 		return;
 	case UHMM_REQ_AGENT_QUIT:
-		request_agent_quit(conn, request);
+		request_agent_quit(control, conn, request);
 		return;
 	}
 	conn_drop(control, conn, "unknown request");

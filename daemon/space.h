@@ -278,6 +278,7 @@ struct space {
 	 * which nobody but the worker may read without; command too. */
 	pthread_mutex_t agent_lock;
 	uint32_t agent_gen; /* counts agents */
+	uint32_t retired_gen; /* atomic: this one is told to end once all is home; 0: none */
 
 	/* Any thread. */
 	int uffd;
@@ -352,6 +353,7 @@ struct space {
 	uint64_t attaching_ns;
 	struct mail *current;	 /* RESTORE, EVICT, MIGRATE in progress */
 	struct mail *surveying;	 /* MAPS in progress */
+	bool retiring;		 /* all has been brought home for an agent that is to end */
 	uint64_t current_at;	 /* how far it is: an address */
 	uint64_t current_start, current_end;
 	uint64_t current_shared;	 /* the same for its shared memory */

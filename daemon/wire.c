@@ -121,7 +121,9 @@ static int check_request(const struct uhmm_msg_request *msg, const char **ret_wh
 	case UHMM_REQ_STATUS:
 	case UHMM_REQ_REPORT:
 	case UHMM_REQ_TIERS:
+		break;
 	case UHMM_REQ_AGENT_QUIT:
+		flags = UHMM_REQ_FLAG_HOME;
 		break;
 	case UHMM_REQ_RESTORE:
 		flags = UHMM_REQ_FLAG_HOLD | UHMM_REQ_FLAG_RELEASE;

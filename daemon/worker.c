@@ -223,10 +223,12 @@ static void worker_publish(struct space *space)
 	group_add_tier_pages(space->group, (int64_t)now - (int64_t)before);
 }
 
-/* Do first touches have to come through us? Not of a space that is to be left alone. */
+/* Do first touches have to come through us? Not of a space that is to be left alone, or that
+ * nothing leaves any more. */
 static bool worker_is_pacing(const struct space *space)
 {
-	return __atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED) && !space_is_held(space);
+	return __atomic_load_n(&space->group->pacing, __ATOMIC_RELAXED) && !space_is_held(space) &&
+	       space_has_agent(space);
 }
 
 static void worker_release(struct space *space, uint64_t *last_ns)

@@ -19,6 +19,8 @@
 #include "util/size.h"
 
 #define ANSWER_MS 5000
+/* All that is away may have to come home before. */
+#define HOME_MS 60000
 
 static void fd_close(struct enrol *self, enum enrol_fd which)
 {
@@ -139,10 +141,10 @@ union answer {
 /* Receive a packet of type `want` and `bytes` with n_fds descriptors; REFUSE becomes *why. */
 static int recv_answer(int sock, uint32_t want, size_t bytes, union answer *answer,
 		       int fds[static UHMM_MSG_FDS_MAX], unsigned int want_fds,
-		       struct enrol_why *why)
+		       long bound_ms, struct enrol_why *why)
 {
 	unsigned int n_fds;
-	long n = link_recv(sock, answer, sizeof(*answer), fds, &n_fds, ANSWER_MS);
+	long n = link_recv(sock, answer, sizeof(*answer), fds, &n_fds, bound_ms);
 
 	if (n == -ETIMEDOUT)
 		return journey_why(why, UHMM_REASON_BUSY, "the daemon does not answer", (int)n);
@@ -210,7 +212,7 @@ static int greet(struct enrol *self, enum uhmm_role role, struct uhmm_msg_welcom
 	if (err)
 		return journey_why(why, UHMM_REASON_PROTOCOL, "the daemon hung up", err);
 	err = recv_answer(self->fds[FD_SOCK], UHMM_MSG_WELCOME, sizeof(answer.welcome), &answer,
-			  fds, 3, why);
+			  fds, 3, ANSWER_MS, why);
 	if (err)
 		return err;
 	self->fds[role == UHMM_ROLE_CHILD ? FD_UFFD : FD_DEVICE] = fds[0];
@@ -360,7 +362,7 @@ static int join(struct enrol *self, enum uhmm_role role, const struct uhmm_msg_w
 	if (err)
 		return journey_why(why, UHMM_REASON_PROTOCOL, "the daemon hung up", err);
 	return recv_answer(self->fds[FD_SOCK], UHMM_MSG_READY, sizeof(answer.h), &answer, fds, 0,
-			   why);
+			   ANSWER_MS, why);
 }
 
 static void abandon(struct enrol *self, struct attempt *new)
@@ -429,10 +431,11 @@ int journey_hold(struct enrol *self)
 	return err;
 }
 
-int journey_dismiss_agent(struct enrol *self)
+int journey_dismiss_agent(struct enrol *self, bool home)
 {
 	struct uhmm_msg_request request = {
 		.request = UHMM_REQ_AGENT_QUIT,
+		.flags = home ? UHMM_REQ_FLAG_HOME : 0,
 		.pid = (int32_t)sys_call0(SYS_getpid),
 	};
 	int fds[UHMM_MSG_FDS_MAX];
@@ -447,7 +450,7 @@ int journey_dismiss_agent(struct enrol *self)
 				-1);
 	if (!err)
 		err = recv_answer(self->fds[FD_SOCK], UHMM_MSG_DONE, sizeof(answer.done), &answer,
-				  fds, 0, &why);
+				  fds, 0, home ? HOME_MS : ANSWER_MS, &why);
 	if (!err)
 		err = answer.done.error;
 	journey_close_fds(self);

@@ -68,7 +68,8 @@ int journey_why_refused(struct enrol_why *ret_why, const struct uhmm_msg_refuse 
  * daemon. What was kept stays open here as well. */
 int journey_hold(struct enrol *self);
 
-/* Have the daemon send QUIT to this process's agent. */
-int journey_dismiss_agent(struct enrol *self);
+/* Have the daemon send QUIT to this process's agent; and, if `home`, bring everything home before
+ * it answers. */
+int journey_dismiss_agent(struct enrol *self, bool home);
 
 #endif

@@ -108,7 +108,8 @@ static bool means_no_daemon(int err)
 }
 
 /* *ret_dismissed: there was a daemon, and it let go of the agent. On an error the agent goes on. */
-static int bring_to_rest(struct enrol *self, struct uhmm_agent *agent, bool *ret_dismissed)
+static int bring_to_rest(struct enrol *self, struct uhmm_agent *agent, bool home,
+			 bool *ret_dismissed)
 {
 	long until_ms = link_now_ms() + REST_MS;
 	enum agent_at at;
@@ -118,7 +119,7 @@ static int bring_to_rest(struct enrol *self, struct uhmm_agent *agent, bool *ret
 	spawn_release(agent, AGENT_GO_LINGER);
 	while ((at = where(agent)) != AGENT_AT_REST && link_now_ms() < until_ms) {
 		if (at == AGENT_AT_WORK && !*ret_dismissed) {
-			err = journey_dismiss_agent(self);
+			err = journey_dismiss_agent(self, home);
 			*ret_dismissed = err == 0;
 			if (err && !means_no_daemon(err))
 				break;
@@ -141,7 +142,7 @@ int pause_begin(struct enrol *self)
 {
 	struct uhmm_agent *agent = spawn_agent_of(&self->private);
 	bool dismissed;
-	int err = bring_to_rest(self, agent, &dismissed);
+	int err = bring_to_rest(self, agent, false, &dismissed);
 
 	if (err)
 		return err;
@@ -178,14 +179,26 @@ static void await_daemon(const struct uhmm_agent *agent)
 		await_change(agent, AGENT_AT_LOSS);
 }
 
+/* Nobody follows this agent: all that is away comes home before it ends. A daemon that died
+ * over that is waited for once more. */
 void pause_before_filter(struct enrol *self)
 {
 	struct uhmm_agent *agent = spawn_agent_of(&self->private);
+	long until_ms = link_now_ms() + DAEMON_MS;
 	bool dismissed;
 
-	await_daemon(agent);
-	if (bring_to_rest(self, agent, &dismissed) == 0 && dismissed)
-		(void)end_at_rest(self, agent);
+	for (;;) {
+		await_daemon(agent);
+		if (bring_to_rest(self, agent, true, &dismissed) < 0)
+			return;
+		if (dismissed) {
+			(void)end_at_rest(self, agent);
+			return;
+		}
+		if (!agent->daemon.sun_path[0] || link_now_ms() >= until_ms)
+			return;
+		spawn_release(agent, AGENT_GO_RUN);
+	}
 }
 
 void pause_without_filter(struct enrol *self)

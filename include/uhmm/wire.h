@@ -220,7 +220,9 @@ enum uhmm_request {
 	UHMM_REQ_MIGRATE = 5, /* the caller's own memory: addr, bytes, flag HOME or not */
 	UHMM_REQ_QUERY = 6,   /* the caller's own memory: addr, bytes; TEXT: a byte a page */
 	UHMM_REQ_TIERS = 7,   /* TEXT: JSON */
-	UHMM_REQ_AGENT_QUIT = 8, /* the caller's own: send its agent QUIT, expect its EOF; DONE */
+	/* The caller's own: send its agent QUIT, expect its EOF; with flag HOME bring all home, as it
+	 * must be before the last userfaultfd but the daemon's is closed; DONE. */
+	UHMM_REQ_AGENT_QUIT = 8,
 	UHMM_REQ_MAPS = 9, /* pid; TEXT: JSON: its mappings and what of each lies where */
 };
 #define UHMM_REQ_FLAG_HOME (1u << 0)
