@@ -252,11 +252,33 @@ static bool must_stay(const struct uhmm_agent *agent, uint64_t at, uint64_t addr
 	       holds_robust_mutex(words, agent->page_bytes);
 }
 
+/* So many pages are looked for at once. */
+#define PRESENT_PAGES_MAX 64u
+
+/* How many bytes from addr on are there. To read a page that is not is a fault that waits for the
+ * daemon, and if that dies over it, for ever: the next one gets the userfaultfd from this very
+ * thread. What is in swap needs not leave. */
+static uint64_t present_bytes(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
+{
+	unsigned char present[PRESENT_PAGES_MAX];
+	uint64_t at = 0, max = PRESENT_PAGES_MAX * agent->page_bytes;
+
+	if (len > max)
+		len = max;
+	/* Of what is not mapped the MOVE says so. */
+	if (sys_call3(SYS_mincore, (long)addr, (long)len, (long)present) < 0)
+		return len;
+	while (at < len && READ_ONCE(present[at / agent->page_bytes]) & 1)
+		at += agent->page_bytes;
+	return at;
+}
+
 /* How many bytes from addr on may leave. Read by a system call: a load of memory that the
  * program has just protected would kill it. What cannot be read is the MOVE's to say. */
 static uint64_t may_leave(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
 {
-	uint64_t piece = len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES;
+	uint64_t piece = present_bytes(agent, addr,
+				       len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES);
 	struct iovec local = { .iov_base = agent->scratch, .iov_len = piece };
 	struct iovec remote = { .iov_base = (void *)addr, .iov_len = piece };
 	long got = sys_call6(SYS_process_vm_readv, agent->pid, (long)&local, 1, (long)&remote, 1, 0);

@@ -43,6 +43,7 @@
 	X(mprotect, 0, 0, PROT_NONE, 0, 0, 0, 0)                                                   \
 	X(munmap, 0, 0, 0, 0, 0, 0, -EINVAL)                                                       \
 	X(madvise, 0, 0, MADV_DONTFORK, 0, 0, 0, 0)                                                \
+	X(mincore, 1, 0, 0, 0, 0, 0, -EINVAL)                                                      \
 	X(process_vm_readv, 0, 0, 0, 0, 0, 0, 0)                                                   \
 	X(prctl, PR_SET_NAME, 0, 0, 0, 0, 0, -EFAULT)                                              \
 	X(socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, 0, 0, 0, SANDBOX_OK)                  \
