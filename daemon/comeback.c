@@ -115,6 +115,15 @@ static bool is_in_staging(struct space *space, const struct batch *batch, uint32
 	return entry & (UHMM_PAGEMAP_PRESENT | UHMM_PAGEMAP_SWAPPED);
 }
 
+static struct page_rec mark(struct space *space, uint64_t pgidx, struct page_rec rec)
+{
+	if (uffd_mark(space->uffd, space_addr(space, pgidx), space->page_size) == UFFD_OK)
+		return rec;
+	space->n_unmarked += !(rec.v & PAGE_REC_UNMARKED);
+	rec.v |= PAGE_REC_UNMARKED;
+	return rec;
+}
+
 /* A page that was commanded: where is it? What moved lies in staging; the record follows. */
 static struct page_rec settle_leaving(struct space *space, uint64_t pgidx, struct page_rec rec)
 {
@@ -124,12 +133,18 @@ static struct page_rec settle_leaving(struct space *space, uint64_t pgidx, struc
 	if (!find_by_slot(space, page_rec_slot(rec), &batch, &i) ||
 	    batch->state != BATCH_MOVING || !is_in_staging(space, batch, i))
 		return page_rec_move(rec, PAGE_RESIDENT);
-	rec = page_rec_move(rec, PAGE_STAGED);
-	if (uffd_mark(space->uffd, space_addr(space, pgidx), space->page_size) != UFFD_OK) {
-		rec.v |= PAGE_REC_UNMARKED;
-		space->n_unmarked++;
-	}
-	return rec;
+	return mark(space, pgidx, page_rec_move(rec, PAGE_STAGED));
+}
+
+/* Of a batch that is published as MOVING it is not known whether the holes had been marked. */
+static struct page_rec mark_again(struct space *space, uint64_t pgidx, struct page_rec rec)
+{
+	struct batch *batch;
+	uint32_t i;
+
+	if (!find_by_slot(space, page_rec_slot(rec), &batch, &i) || batch->state != BATCH_MOVING)
+		return rec;
+	return mark(space, pgidx, rec);
 }
 
 /* The bytes are in staging: the daemon writes them to the slot. What cannot be read or written
@@ -160,6 +175,8 @@ static void settle_records(struct space *space)
 	for (uint64_t i = 0; (i = pagemap_next_slot(&space->map, i, UINT64_MAX, &rec)) < UINT64_MAX; i++) {
 		struct page_rec now = rec;
 
+		if (page_rec_state(now) == PAGE_STAGED)
+			now = mark_again(space, i, now);
 		if (page_rec_state(now) == PAGE_LEAVING)
 			now = settle_leaving(space, i, now);
 		if (page_rec_state(now) == PAGE_COMING)

@@ -68,13 +68,18 @@ static bool batch_answered(const struct space *space, const struct batch *batch)
 	return __atomic_load_n(&batch_box(space, batch)->done, __ATOMIC_ACQUIRE) == batch->seq;
 }
 
+static void batch_publish_state(struct space *space, struct batch *batch)
+{
+	__atomic_store_n(&space->unit->batches[batch->chunk].n_pages, batch->n_pages,
+			 __ATOMIC_RELEASE);
+	__atomic_store_n(&space->unit->batches[batch->chunk].state, (uint32_t)batch->state,
+			 __ATOMIC_RELEASE);
+}
+
 static void batch_set_state(struct space *space, struct batch *batch, enum batch_state state)
 {
 	batch->state = state;
-	__atomic_store_n(&space->unit->batches[batch->chunk].n_pages, batch->n_pages,
-			 __ATOMIC_RELEASE);
-	__atomic_store_n(&space->unit->batches[batch->chunk].state, (uint32_t)state,
-			 __ATOMIC_RELEASE);
+	batch_publish_state(space, batch);
 }
 
 static void agent_command(struct space *space, struct batch *batch, uint32_t ops, uint32_t n_runs)
@@ -512,10 +517,12 @@ static bool gate_close(struct space *space, struct batch *batch)
 
 	if (!gate_unregister(space, batch) || !batch_ask_kernel(space, batch))
 		return false;
-	batch_set_state(space, batch, BATCH_MOVED);
+	/* For a successor only when all records and markers say so, too. */
+	batch->state = BATCH_MOVED;
 	if (batch->beacon) {
 		space->beacon_out = batch_has_moved(batch, 0);
 		space->unit->beacon_out = space->beacon_out;
+		batch_publish_state(space, batch);
 		return true;
 	}
 	for (uint32_t i = 0; i < batch->n_pages; i++) {
@@ -527,6 +534,7 @@ static bool gate_close(struct space *space, struct batch *batch)
 	}
 	batch_count_stayed(space, batch, answered);
 	batch_mark_holes(space, batch);
+	batch_publish_state(space, batch);
 	batch_return_pinned(space, batch);
 	return true;
 }
