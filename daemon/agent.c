@@ -24,6 +24,9 @@
 #include "tier.h"
 #include "wire.h"
 
+/* No agent has this number. */
+#define NO_AGENT_GEN UINT32_MAX
+
 bool agent_view(struct space *space, struct agent_view *ret_view)
 {
 	bool there;
@@ -96,10 +99,22 @@ void agent_end_retired(struct space *space, uint32_t gen)
 		(void)send(space->sock, &quit, sizeof(quit), MSG_DONTWAIT | MSG_NOSIGNAL);
 	__atomic_store_n(&space->retired_gen, 0, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&space->agent_lock);
+	if (gen == NO_AGENT_GEN)
+		agent_free_warden(space);
 }
 
-/* No agent has this number. */
-#define NO_AGENT_GEN UINT32_MAX
+bool agent_has_wards(const struct space *warden)
+{
+	bool has = false;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces)
+		has |= __atomic_load_n(&list_entry(pos, struct space, link)->warden,
+				       __ATOMIC_RELAXED) == warden;
+	registry_unlock();
+	return has;
+}
 
 /* The children of which it kept the userfaultfd, and which have no agent of their own. */
 void agent_leave_wards(struct space *warden)

@@ -30,6 +30,8 @@ bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason);
 /* It has ended, and with it the userfaultfds of children that it kept: what of these is away comes
  * home. Takes the registry's lock. */
 void agent_leave_wards(struct space *warden);
+/* Are there still some of them? Takes the registry's lock. */
+bool agent_has_wards(const struct space *warden);
 /* On the worker: nothing is away. */
 void agent_end_retired(struct space *space, uint32_t gen);
 

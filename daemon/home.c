@@ -152,6 +152,15 @@ void home_evict_exhausted(struct space *space)
 		space->current_left = 0;
 }
 
+/* An agent that is to end keeps userfaultfds of children: they must come to need none. */
+static bool keeps_children(struct space *space)
+{
+	if (space_has_agent(space) || !agent_has_wards(space))
+		return false;
+	agent_leave_wards(space);
+	return true;
+}
+
 /* All that the request covers is home. A debugger that comes next shall find no trace of us: what
  * was never touched reads zero only where nothing is registered. But an agent may be stopped. */
 static void home_complete(struct space *space, struct mail *mail)
@@ -163,7 +172,7 @@ static void home_complete(struct space *space, struct mail *mail)
 		mail->home_ns = clock_now_ns();
 	if (lets_go && clock_now_ns() - mail->home_ns < LET_GO_NS) {
 		home_release(space);
-		if (space->registered.n)
+		if (space->registered.n || keeps_children(space))
 			return;
 	}
 	home_finish(space, 0);
@@ -289,7 +298,8 @@ static void home_step_retire(struct space *space)
 
 	if (gen == 0 || space->current || space->n_events)
 		return;
-	if (space->retiring && space->map.n_away == 0 && !evict_is_busy(space)) {
+	if (space->retiring && space->map.n_away == 0 && !evict_is_busy(space) &&
+	    !keeps_children(space) && !(space->warden && space->beacon_out)) {
 		space->retiring = false;
 		agent_end_retired(space, gen);
 		return;
