@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 BUILD = cmake --build --preset
 QUIET_CONFIGURE = cmake --log-level=WARNING --preset
 
-.PHONY: all deps demo check torture torture-proof asan tsan bench clang guest-check install deb clean
+.PHONY: all deps demo check torture torture-proof kill-test asan tsan bench clang guest-check install deb clean
 
 all:
 	@$(QUIET_CONFIGURE) dev >/dev/null
@@ -38,6 +38,11 @@ torture: all
 # Can it find bugs? Every planted one, each within a minute.
 torture-proof: all
 	@SEED=$(SEED) tests/torture/prove build
+
+# A daemon that is killed at random moments, and at each of the places where it matters.
+kill-test: all
+	@build/bin/uhmm-torture --seed $(SEED) --seconds $(SECONDS) --kill 700
+	@SEED=$(SEED) tests/torture/crash build 20
 
 bench: all
 	@tests/bench/run-bench build

@@ -48,7 +48,7 @@ void killer_init(struct killer *ret_killer, struct service *service, unsigned in
 		draw_next(ret_killer);
 }
 
-static bool kill_daemon(struct killer *killer)
+static bool end_daemon(struct killer *killer, int (*end)(struct service *service))
 {
 	uint64_t at_ns = now_ns();
 
@@ -57,11 +57,18 @@ static bool kill_daemon(struct killer *killer)
 	probe_expect(0);
 	if (killer->killed_ns == 0)
 		killer->killed_ns = at_ns;
-	draw_next(killer);
-	if (service_kill(killer->service) == 0)
+	if (killer->mean_ms)
+		draw_next(killer);
+	if (end(killer->service) == 0)
 		return true;
 	fail_note("DIFFERENCE: the daemon cannot be started again\n");
 	return false;
+}
+
+bool killer_follow(struct killer *killer)
+{
+	killer->n_own++;
+	return end_daemon(killer, service_start_again);
 }
 
 /* It has said something: that it listens, or why it does not. */
@@ -70,6 +77,8 @@ static bool take_ready(struct killer *killer)
 	uint64_t at_ns = now_ns();
 
 	if (service_take_ready(killer->service) < 0) {
+		if (killer->kills_itself)
+			return true; /* it will be reaped */
 		fail_note("DIFFERENCE: the daemon does not come up again\n");
 		return false;
 	}
@@ -98,7 +107,7 @@ bool killer_step(struct killer *killer)
 	if (killer->ready_ns == 0 && service_is_answering(killer->service))
 		good = take_ready(killer);
 	if (good && killer->mean_ms && now_ns() >= killer->due_ns)
-		good = kill_daemon(killer);
+		good = end_daemon(killer, service_kill);
 	return good;
 }
 
@@ -147,7 +156,10 @@ void killer_print(struct killer *killer)
 	uint32_t n = killer->n_pauses;
 
 	qsort(killer->pauses_us, n, sizeof(*killer->pauses_us), compare);
-	printf("kills=%u pauses=%u", killer->n_kills, n);
+	printf("kills=%u", killer->n_kills);
+	if (killer->kills_itself)
+		printf(" own=%u", killer->n_own);
+	printf(" pauses=%u", n);
 	if (n)
 		printf(" pause_ms p50=%.1f p90=%.1f max=%.1f", killer->pauses_us[n / 2] / 1e3,
 		       killer->pauses_us[n * 9 / 10] / 1e3, killer->pauses_us[n - 1] / 1e3);

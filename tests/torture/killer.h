@@ -13,11 +13,13 @@
 struct killer {
 	struct service *service;
 	unsigned int mean_ms; /* between two kills; 0: none */
+	bool kills_itself;    /* and may do so before it listens */
 	uint64_t rng;
 	uint64_t due_ns;    /* of the next kill */
 	uint64_t killed_ns; /* nobody has been served since; 0: somebody has */
 	uint64_t ready_ns;  /* the daemon listens since then; 0: not yet */
 	uint32_t n_kills, n_pauses;
+	uint32_t n_own; /* of the kills: by the daemon itself */
 	uint32_t pauses_us[PAUSES_MAX];
 };
 
@@ -26,6 +28,8 @@ void killer_init(struct killer *ret_killer, struct service *service, unsigned in
 /* Kill, start again, look how far it is. Never waits but for an end that it has caused. False: it
  * does not come up; that has been said. */
 bool killer_step(struct killer *killer);
+/* It has ended by itself, and was reaped. */
+bool killer_follow(struct killer *killer);
 /* Is a daemon there that can be asked? */
 bool killer_has_daemon(const struct killer *killer);
 /* Sleep so long, or until there is something to do. */

@@ -25,7 +25,7 @@ static const char usage[] =
 	"usage: uhmm-torture [--seed N] [--seconds S] [--threads T] [--processes P]\n"
 	"                    [--backend SPEC] [--socket PATH] [--ops LIST] [--replay FILE]\n"
 	"                    [--host-ram SIZE] [--pages N] [--daemon PATH] [--preload PATH]\n"
-	"                    [--kill MS] [--plain] [--keep] [--verbose] [--list]\n"
+	"                    [--kill MS] [--kills-itself] [--plain] [--keep] [--verbose] [--list]\n"
 	"Random operations on managed memory, checked against a shadow; see docs/torture.md.\n";
 
 static unsigned int number(const char *text, unsigned int max)
@@ -101,6 +101,9 @@ static void take_option(int c, struct runner_options *options, const char **ret_
 	case 'X':
 		options->kill_ms = number(optarg, 1000000);
 		break;
+	case 'C':
+		options->may_kill_itself = true;
+		break;
 	case 'P':
 		options->service.plain = true;
 		break;
@@ -138,6 +141,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 		{ "daemon", required_argument, NULL, 'd' },
 		{ "preload", required_argument, NULL, 'l' },
 		{ "kill", required_argument, NULL, 'X' },
+		{ "kills-itself", no_argument, NULL, 'C' },
 		{ "plain", no_argument, NULL, 'P' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "keep", no_argument, NULL, 'K' },
@@ -153,7 +157,7 @@ static void parse(int argc, char **argv, struct runner_options *options)
 	if (optind != argc)
 		take_option('?', options, &list);
 	/* Shared memory does not come back with its agents yet. */
-	if (options->kill_ms && !list)
+	if ((options->kill_ms || options->may_kill_itself) && !list)
 		list = "-shared,-common,-robust-process";
 	if (options->kill_ms && (options->service.socket || options->service.plain)) {
 		fprintf(stderr, "uhmm-torture: --kill is for a private daemon\n");

@@ -136,7 +136,10 @@ static uint32_t worlds_reap(struct runner *runner)
 		for (uint32_t w = 0; w < ctl->n_processes; w++)
 			if (runner->worlds[w].pid == pid)
 				runner->worlds[w].pid = 0;
-		if (pid == runner->service.daemon.pid)
+		if (pid == runner->service.daemon.pid && runner->options->may_kill_itself &&
+		    status == SIGKILL)
+			(void)killer_follow(&runner->killer);
+		else if (pid == runner->service.daemon.pid)
 			fail_note("DIFFERENCE: the daemon ended, wait status %#x\n", status);
 		else if (pid == runner->nudger || pid == runner->neighbour ||
 			 pid == runner->probe)
@@ -234,11 +237,13 @@ static void look_at_beats(struct runner *runner)
 
 static void look_at_daemon(struct runner *runner)
 {
-	struct service_numbers numbers;
+	struct service_numbers numbers = { 0 };
 
+	if (runner->options->may_kill_itself && !service_is_alive(&runner->service))
+		return; /* it will be reaped */
 	if (!service_is_alive(&runner->service))
 		fail_note("DIFFERENCE: the daemon has ended\n");
-	else if (service_ask(&runner->service, &numbers) < 0)
+	else if (service_ask(&runner->service, &numbers) < 0 && !runner->options->may_kill_itself)
 		fail_note("DIFFERENCE: the daemon does not answer\n");
 	else if (numbers.lost_pages && runner->lost_since == 0)
 		runner->lost_since = now_sec();
@@ -307,6 +312,7 @@ static void failure_show(struct runner *runner)
 static void wait_for_daemon(struct runner *runner)
 {
 	while (!has_failed() && !killer_has_daemon(&runner->killer)) {
+		(void)worlds_reap(runner);
 		(void)killer_step(&runner->killer);
 		killer_sleep(&runner->killer, LOOK_NSEC);
 	}
@@ -372,7 +378,9 @@ static bool look_for_left(const struct runner *runner)
 /* The last daemon has all to do that the ones before had begun. */
 static bool kills_finish(struct runner *runner, bool good)
 {
-	if (runner->options->kill_ms == 0)
+	if (runner->options->may_kill_itself)
+		helper_stop(&runner->probe); /* it may do so at the end, too */
+	if (runner->options->may_kill_itself || runner->options->kill_ms == 0)
 		return good;
 	if (good && !killer_finish(&runner->killer)) {
 		failure_show(runner);
@@ -408,7 +416,7 @@ static int runner_finish(struct runner *runner, bool good)
 	if (runner->options->verbose)
 		print_costs();
 	fflush(stderr);
-	if (runner->options->kill_ms)
+	if (runner->killer.n_kills)
 		killer_print(&runner->killer);
 	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
 	       runner->n_rounds, (unsigned long long)ctl->operations,
@@ -432,11 +440,12 @@ int runner_main(const struct runner_options *options)
 			service_stop(&runner.service);
 			return 2;
 		}
-		if (options->kill_ms)
+		if (options->kill_ms || options->may_kill_itself)
 			probe_start(&runner);
 		runner.nudger = nudger_start(runner.service.socket);
 	}
 	killer_init(&runner.killer, &runner.service, options->kill_ms, ctl->seed);
+	runner.killer.kills_itself = options->may_kill_itself;
 	runner.neighbour = neighbour_start();
 	runner.end = now_sec() + options->seconds;
 	while (good && now_sec() < runner.end) {

@@ -11,6 +11,7 @@ struct runner_options {
 	struct service_options service;
 	unsigned int seconds;
 	unsigned int kill_ms; /* between two kills of the daemon, on average; 0: none */
+	bool may_kill_itself; /* the daemon is one that does */
 	const char *replay; /* NULL: draw */
 	char **argv;	    /* the command line, to be told again */
 	bool verbose;	    /* tell what the operations took */

@@ -126,9 +126,17 @@ int service_ask(struct service *service, struct service_numbers *ret_numbers)
 
 /* ---- a daemon that is killed ---------------------------------------------------------------- */
 
-int service_kill(struct service *service)
+static int start_next(struct service *service)
 {
 	const struct private_options private = service_private(service);
+
+	numbers_add(&service->before, &service->last);
+	service->last = (struct service_numbers){ 0 };
+	return private_start_again(&private, &service->daemon);
+}
+
+int service_kill(struct service *service)
+{
 	char how[32];
 
 	if (service->fd >= 0)
@@ -140,9 +148,18 @@ int service_kill(struct service *service)
 		fprintf(stderr, "uhmm-torture: the daemon had ended before: %s\n", how);
 		return -ECHILD;
 	}
-	numbers_add(&service->before, &service->last);
-	service->last = (struct service_numbers){ 0 };
-	return private_start_again(&private, &service->daemon);
+	return start_next(service);
+}
+
+int service_start_again(struct service *service)
+{
+	char how[32];
+
+	if (service->fd >= 0)
+		(void)close(service->fd);
+	service->fd = -1;
+	private_take_end(&service->daemon, how, sizeof(how));
+	return start_next(service);
 }
 
 bool service_is_answering(const struct service *service)

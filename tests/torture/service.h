@@ -46,6 +46,8 @@ int service_ask(struct service *service, struct service_numbers *ret_numbers);
 /* End our own daemon with SIGKILL and start another on what it leaves; service_take_ready once
  * that is answering. */
 int service_kill(struct service *service);
+/* The same after it has ended by itself, and was reaped. */
+int service_start_again(struct service *service);
 bool service_is_answering(const struct service *service);
 int service_take_ready(struct service *service);
 /* Does a file of a process that has ended lie there still? The first one's name, or NULL. */
