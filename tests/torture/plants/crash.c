@@ -85,7 +85,6 @@ WRAP_VOID(event_log_clear, (struct event_log * log), (log))
 WRAP(int, conn_send, (struct conn * conn, const void *packet, size_t bytes, const int *fds, size_t n),
      (conn, packet, bytes, fds, n))
 WRAP_VOID(agent_swap, (struct space * space, struct attach *attach), (space, attach))
-WRAP_VOID(comeback_find_registered, (struct space * space), (space))
 WRAP_VOID(quiesce_note_all, (struct space * space), (space))
 WRAP_VOID(comeback_settle, (struct space * space), (space))
 
