@@ -22,14 +22,6 @@
 #define FINISH_NS 30000000000u
 #define FINISH_STEP_NS 5000000
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void draw_next(struct killer *killer)
 {
 	double even = ((double)(random_next(&killer->rng) >> 11) + 1) / (double)(1ull << 53);

@@ -25,14 +25,6 @@
 #define PAUSE_NS 1000000
 #define PAGEMAP_PRESENT (1ull << 63)
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void send_away(char *pages)
 {
 	static struct uhmm *handle;
