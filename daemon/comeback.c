@@ -58,12 +58,11 @@ void comeback_find_registered(struct space *space)
 /* It was being unregistered. With an event unread what it holds may have lost its markers. */
 static void register_again(struct space *space)
 {
-	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 	uint64_t start = space->unit->raced_start, end = space->unit->raced_end;
 
 	if (end == 0)
 		return;
-	(void)uffd_register(space->uffd, start, end - start, mode);
+	(void)uffd_register(space->uffd, start, end - start, UFFD_REGISTER_MODE);
 	space_set_raced(space, start, end);
 	if (uffd_settled(space->uffd) == UFFD_OK && space->log.n == 0)
 		space_set_raced(space, 0, 0);

@@ -486,9 +486,6 @@ static void order_events(struct space *space)
 		msg_at(space, k)->LOG_TURN = 0;
 	if (ranges_copy(&space->occupied, &occupied) < 0)
 		occupied = RANGES_NULL;
-	/* A daemon before may have given some of them. */
-	for (i = 0; i < space->log.n; i++)
-		msg_at(space, i)->LOG_TURN = 0;
 	join_tails(space);
 	while ((i = next_event(space, &occupied, &first)) < space->log.n) {
 		msg_at(space, i)->LOG_TURN = ++turn;
