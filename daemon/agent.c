@@ -201,6 +201,13 @@ void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTE
 	send_child(space, token, NULL);
 }
 
+int agent_send_memory(const struct space *space, int sock)
+{
+	struct uhmm_msg msg = { .type = UHMM_MSG_MEMORY, .len = sizeof(msg) };
+
+	return wire_send(sock, &msg, sizeof(msg), &space->peek_fd, 1, MSG_DONTWAIT);
+}
+
 int agent_send_slots(struct space *space)
 {
 	struct uhmm_msg msg = { .type = UHMM_MSG_SLOTS, .len = sizeof(msg) };
@@ -251,7 +258,8 @@ int agent_attach(struct space *space, struct attach *attach)
 		return err;
 	agent_swap(space, attach);
 	agent_free_warden(space);
-	if (space->store && agent_send_slots(space) < 0)
+	if (agent_send_memory(space, space->sock) < 0 ||
+	    (space->store && agent_send_slots(space) < 0))
 		(void)agent_dismiss(space, attach->gen, UHMM_REASON_NO_AGENT, false);
 	return 0;
 }

@@ -51,6 +51,9 @@ void agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES]
 void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES]);
 /* Nobody else need keep the userfaultfd of this space, a forked child's, any more. */
 void agent_free_warden(struct space *space);
+/* Send a new agent, after READY, what it looks at pages through before it moves them. On the
+ * control thread for one that enrols there. */
+int agent_send_memory(const struct space *space, int sock);
 /* Send the agent a write-only descriptor of the space's slot file. */
 int agent_send_slots(struct space *space);
 

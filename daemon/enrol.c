@@ -290,6 +290,16 @@ static struct space_layout enrol_layout(const struct uhmm_msg_enrol *msg)
 	};
 }
 
+/* READY, and what goes to each agent first. If it hung up, that is heard where it is polled. */
+static void enrol_say_ready(struct conn *conn)
+{
+	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
+
+	if (conn_send(conn, &ready, sizeof(ready), NULL, 0) == 0 &&
+	    agent_send_memory(conn->space, conn->fd) < 0)
+		(void)shutdown(conn->fd, SHUT_RDWR);
+}
+
 /* The socket is the agent's from now on, and the space's. */
 static void enrol_finish(struct conn *conn, uint32_t agent_gen)
 {
@@ -365,7 +375,6 @@ static const char *return_verify(struct conn *conn, const struct uhmm_msg_enrol 
 static void enrol_orphan(struct control *control, struct conn *conn,
 			 const struct uhmm_msg_enrol *msg)
 {
-	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
 	struct space *space = conn->space;
 	struct attach attach;
 	const char *why;
@@ -388,7 +397,7 @@ static void enrol_orphan(struct control *control, struct conn *conn,
 	space->comeback = conn->comeback;
 	conn->comeback = NULL;
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
-	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	enrol_say_ready(conn);
 	enrol_finish(conn, attach.gen);
 	if (space_start_worker(space) < 0)
 		log_err("pid %d: no thread to serve it", conn->pid);
@@ -398,7 +407,6 @@ static void enrol_orphan(struct control *control, struct conn *conn,
 void enrol_program(struct control *control, struct conn *conn, const struct uhmm_msg_enrol *msg,
 		   int *uffd)
 {
-	struct uhmm_msg ready = { .type = UHMM_MSG_READY, .len = sizeof(ready) };
 	struct space *space = conn->space;
 	struct attach attach;
 	const char *why = NULL;
@@ -437,7 +445,7 @@ void enrol_program(struct control *control, struct conn *conn, const struct uhmm
 	attach = enrol_take(conn, msg);
 	agent_swap(space, &attach);
 	__atomic_store_n(&space->state, SPACE_SERVING, __ATOMIC_RELEASE);
-	(void)conn_send(conn, &ready, sizeof(ready), NULL, 0);
+	enrol_say_ready(conn);
 	enrol_finish(conn, attach.gen);
 }
 

@@ -269,7 +269,8 @@ static void space_free(struct space *space)
 	int *fds[] = { &space->uffd,	 &space->sock,	    &space->pidfd,
 		       &space->mem_fd,	 &space->maps_fd,   &space->smaps_fd,
 		       &space->task_fd,	 &space->pagemap_fd, &space->status_fd,
-		       &space->ring_fd,	 &space->mail_efd,  &space->agent_efd };
+		       &space->ring_fd,	 &space->mail_efd,  &space->agent_efd,
+		       &space->peek_fd };
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		space_close(fds[i]);
 	pinned_deinit(&space->pinned);
@@ -304,7 +305,7 @@ static struct space *space_alloc(const struct daemon_env *env, struct group *gro
 	space->uffd = uffd;
 	space->sock = space->pidfd = space->mem_fd = space->maps_fd = space->smaps_fd = -1;
 	space->pagemap_fd = space->status_fd = space->ring_fd = space->task_fd = -1;
-	space->mail_efd = space->agent_efd = -1;
+	space->mail_efd = space->agent_efd = space->peek_fd = -1;
 	space->stack_top_addr = UINT64_MAX;
 	space->worker_cpu = -1;
 	space->quiesce = QUIESCE_NULL;
@@ -586,6 +587,8 @@ int space_open_proc(struct space *space, pid_t pid)
 	int err = space_open_one(pid, "mem", O_RDWR, &space->mem_fd);
 
 	if (err == 0)
+		err = space_open_one(pid, "mem", O_RDONLY, &space->peek_fd);
+	if (err == 0)
 		err = space_open_one(pid, "maps", O_RDONLY, &space->maps_fd);
 	if (err == 0)
 		err = space_open_one(pid, "smaps", O_RDONLY, &space->smaps_fd);
@@ -605,6 +608,7 @@ int space_open_proc(struct space *space, pid_t pid)
 void space_close_proc(struct space *space)
 {
 	space_close(&space->mem_fd);
+	space_close(&space->peek_fd);
 	space_close(&space->maps_fd);
 	space_close(&space->smaps_fd);
 	space_close(&space->pagemap_fd);
@@ -652,11 +656,19 @@ uint64_t space_locked_kb(const struct space *space)
 	return at ? strtoull(at + 7, NULL, 10) : UINT64_MAX;
 }
 
+static bool begins_with(int fd, uint64_t addr, const uint8_t token[UHMM_TOKEN_BYTES])
+{
+	uint8_t seen[UHMM_TOKEN_BYTES];
+
+	return pread(fd, seen, sizeof(seen), (off_t)addr) == sizeof(seen) &&
+	       memcmp(seen, token, sizeof(seen)) == 0;
+}
+
 int space_verify(struct space *space, uint64_t staging_addr)
 {
 	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX, done = 0, addr = 0;
 	char *page = space->bounce;
-	uint8_t seen[UHMM_TOKEN_BYTES], token[UHMM_TOKEN_BYTES];
+	uint8_t token[UHMM_TOKEN_BYTES];
 	enum uffd_result result = UFFD_EXISTS;
 
 	if (getrandom(token, sizeof(token), 0) != sizeof(token))
@@ -674,10 +686,9 @@ int space_verify(struct space *space, uint64_t staging_addr)
 	}
 	if (result != UFFD_OK)
 		return result == UFFD_AGAIN ? -EAGAIN : -EPERM;
-	if (pread(space->mem_fd, seen, sizeof(seen), (off_t)addr) != sizeof(seen) ||
-	    memcmp(seen, token, sizeof(token)) != 0)
-		return -EPERM;
-	return 0;
+	return begins_with(space->mem_fd, addr, token) && begins_with(space->peek_fd, addr, token)
+		       ? 0
+		       : -EPERM;
 }
 
 /* Is exactly that page a mapping of its own? */
@@ -692,7 +703,9 @@ static bool stands_alone(struct space *space, uint64_t addr, bool *ret_alone)
 }
 
 /* Registering a page makes it a mapping of its own, which the process's maps show; events do not
- * stop that. Pages are taken at random, so that nobody else's doing can look the same. */
+ * stop that. Pages are taken at random, so that nobody else's doing can look the same. The files of
+ * its memory were opened after we had the userfaultfd, and before the maps: an exec between them
+ * would have made a new address space, of which the userfaultfd is not. */
 int space_verify_again(struct space *space, uint64_t staging_addr)
 {
 	uint64_t n_pages = (uint64_t)space->n_batches * BATCH_PAGES_MAX;

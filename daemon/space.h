@@ -266,6 +266,7 @@ struct space {
 	gid_t gid;
 	char command[64];
 	int pidfd, mem_fd, maps_fd, smaps_fd, pagemap_fd, status_fd, task_fd;
+	int peek_fd; /* as mem_fd, read-only: what its agent is given */
 	uint32_t n_filters; /* seccomp filters that were there first: the agent lives with them */
 	uint64_t stack_top_addr; /* from here up the initial stack stays */
 	int ring_fd;
@@ -445,8 +446,8 @@ void space_judge_mapping(const struct space *space, struct mapping *m);
 /* How much memory it has locked now (locked_kb is as of the last sample). UINT64_MAX: it has gone,
  * or cannot be seen. */
 uint64_t space_locked_kb(const struct space *space);
-/* Is the space's userfaultfd one of the address space that mem_fd reads? Leaves a page in
- * staging. */
+/* Is the space's userfaultfd one of the address space that mem_fd and peek_fd read? Leaves a page
+ * in staging. */
 int space_verify(struct space *space, uint64_t staging_addr);
 /* The same where events may be unread, which stop that proof. Unregisters all of staging: no
  * agent may be at work. */

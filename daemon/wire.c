@@ -50,6 +50,7 @@ static size_t wire_size(enum uhmm_msg_type type)
 	case UHMM_MSG_READY:
 	case UHMM_MSG_DOORBELL:
 	case UHMM_MSG_SLOTS:
+	case UHMM_MSG_MEMORY:
 	case UHMM_MSG_QUIT:
 	case UHMM_MSG_OBJECT:
 	case UHMM_MSG_TEXT:

@@ -8,8 +8,10 @@
  * global offset table, call the C library, or allocate: a fault on an evicted page would be
  * served, but the daemon may be waiting for this very thread. What it touches is its stack,
  * struct uhmm_agent, the ring, staging (as an argument of system calls only) and its own
- * code. Its objects (this, agent_link.c and rejoin.c) together must have no undefined symbol; a
- * test looks.
+ * code. Nor may it make a system call that waits where a page is away: this thread has the
+ * userfaultfd that the daemon after this one serves by. Those that take an address of the
+ * program's fail there. Its objects (this, agent_link.c and rejoin.c) together must have no
+ * undefined symbol; a test looks.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -19,7 +21,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #include "agent_link.h"
 #include "rejoin.h"
@@ -196,16 +197,22 @@ static bool become_harmless(const struct uhmm_agent *agent)
 
 /* --- one command --------------------------------------------------------------------- */
 
+/* Who waits on a word that was this before is woken, and looks again as one has to. */
+#define RARE_WORD 0x5a5
+
 /*
  * Break the copy-on-write sharing that a fork left on a page: the kernel MOVEs none that
  * another process may still share, even when that process has long ended, until the next
- * write. This is a write that stores nothing, and that answers with an error where a store
- * would kill the program. A page that is busy because it is pinned stays so.
+ * write. This is a write that changes nothing, an atomic OR with 0. It answers with an error
+ * where a store would kill the program, and where the page is away, at once. A page that is busy
+ * because it is pinned stays so.
  */
-static bool make_exclusive(const struct uhmm_agent *agent, uint64_t addr)
+static bool make_exclusive(uint64_t addr)
 {
-	return sys_call3(SYS_madvise, (long)addr, (long)agent->page_bytes,
-			 MADV_POPULATE_WRITE) == 0;
+	uint32_t nobody_waits = 0;
+
+	return sys_call6(SYS_futex, (long)&nobody_waits, FUTEX_WAKE_OP_PRIVATE, 0, 0, (long)addr,
+			 FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, RARE_WORD)) >= 0;
 }
 
 /*
@@ -255,9 +262,8 @@ static bool must_stay(const struct uhmm_agent *agent, uint64_t at, uint64_t addr
 /* So many pages are looked for at once. */
 #define PRESENT_PAGES_MAX 64u
 
-/* How many bytes from addr on are there. To read a page that is not is a fault that waits for the
- * daemon, and if that dies over it, for ever: the next one gets the userfaultfd from this very
- * thread. What is in swap needs not leave. */
+/* How many bytes from addr on are there. To look at what was never touched would make a page
+ * there, and what is in swap need not leave. */
 static uint64_t present_bytes(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
 {
 	unsigned char present[PRESENT_PAGES_MAX];
@@ -265,7 +271,7 @@ static uint64_t present_bytes(const struct uhmm_agent *agent, uint64_t addr, uin
 
 	if (len > max)
 		len = max;
-	/* Of what is not mapped the MOVE says so. */
+	/* What of it is mapped can be read. */
 	if (sys_call3(SYS_mincore, (long)addr, (long)len, (long)present) < 0)
 		return len;
 	while (at < len && READ_ONCE(present[at / agent->page_bytes]) & 1)
@@ -273,21 +279,25 @@ static uint64_t present_bytes(const struct uhmm_agent *agent, uint64_t addr, uin
 	return at;
 }
 
-/* How many bytes from addr on may leave. Read by a system call: a load of memory that the
- * program has just protected would kill it. What cannot be read is the MOVE's to say. */
+/*
+ * How many bytes from addr on may leave: none that was not looked at. Through a descriptor of the
+ * process's memory, which answers EIO where a page is away, though it was there a moment ago: any
+ * other way to read waits for the daemon then. And a load of memory that the program has just
+ * protected would kill it.
+ */
 static uint64_t may_leave(const struct uhmm_agent *agent, uint64_t addr, uint64_t len)
 {
-	uint64_t piece = present_bytes(agent, addr,
-				       len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES);
-	struct iovec local = { .iov_base = agent->scratch, .iov_len = piece };
-	struct iovec remote = { .iov_base = (void *)addr, .iov_len = piece };
-	long got = sys_call6(SYS_process_vm_readv, agent->pid, (long)&local, 1, (long)&remote, 1, 0);
+	uint64_t max = len < AGENT_SCRATCH_BYTES ? len : AGENT_SCRATCH_BYTES;
+	uint64_t at = 0, piece = present_bytes(agent, addr, max);
+	long got = 0;
 
-	for (uint64_t at = 0; got > 0 && at + agent->page_bytes <= (uint64_t)got;
-	     at += agent->page_bytes)
-		if (must_stay(agent, at, addr + at))
-			return at;
-	return piece;
+	if (piece)
+		got = sys_call4(SYS_pread64, agent->mem_fd, (long)agent->scratch, (long)piece,
+				(long)addr);
+	while (got > 0 && at + agent->page_bytes <= (uint64_t)got &&
+	       !must_stay(agent, at, addr + at))
+		at += agent->page_bytes;
+	return at;
 }
 
 /*
@@ -330,7 +340,7 @@ static long move_run(const struct uhmm_agent *agent, uint64_t dst, uint64_t src,
 		}
 		if (err == -EBUSY && made_exclusive != done) {
 			made_exclusive = done;
-			if (make_exclusive(agent, src + done))
+			if (make_exclusive(src + done))
 				continue;
 		}
 		if (err != -EBUSY && err != -ENOENT && err != -EEXIST && err != -EFAULT) {
@@ -374,6 +384,8 @@ static int32_t do_moves(const struct uhmm_agent *agent, struct uhmm_ring_box *bo
 {
 	unsigned int n_einval = 0;
 
+	if (agent->mem_fd < 0)
+		return -EBADF;
 	for (uint32_t i = 0; i < n_runs; i++) {
 		struct uhmm_run *run = &box->runs[i];
 		uint32_t page = READ_ONCE(run->staging_page);
@@ -535,6 +547,12 @@ static void take_object(struct uhmm_agent *agent, const struct uhmm_msg_object *
 	agent->object_number = READ_ONCE(msg->number);
 }
 
+static void take_memory(struct uhmm_agent *agent, int fd)
+{
+	close_if_open(agent->mem_fd);
+	agent->mem_fd = fd;
+}
+
 static void add_slot_file(struct uhmm_agent *agent, int fd)
 {
 	if (agent->n_slot_files == AGENT_SLOT_FILES_MAX) {
@@ -574,6 +592,10 @@ static enum packet_result serve_packet(struct uhmm_agent *agent)
 	case UHMM_MSG_SLOTS:
 		close_if_open(fds[1]);
 		add_slot_file(agent, fds[0]);
+		return PACKET_SERVED;
+	case UHMM_MSG_MEMORY:
+		close_if_open(fds[1]);
+		take_memory(agent, fds[0]);
 		return PACKET_SERVED;
 	case UHMM_MSG_OBJECT:
 		take_object(agent, &packet.object, fds);

@@ -50,7 +50,6 @@ struct uhmm_agent {
 	uint64_t page_bytes;
 	char *scratch; /* AGENT_SCRATCH_BYTES */
 	uint32_t n_chunks;
-	int32_t pid;   /* of this process, in its own pid namespace */
 	/* The same numbers in the agent's own table. No socket: begin by looking for a daemon. */
 	int32_t sock, uffd, event_fd;
 	uint32_t filtered, has_caps;  /* as struct sandbox has it */
@@ -65,6 +64,7 @@ struct uhmm_agent {
 	uint32_t at; /* futex, enum agent_at */
 	uint32_t n_children;
 	struct agent_child children[UHMM_CHILDREN_MAX];
+	int32_t mem_fd; /* this process's memory, read-only, from the daemon; -1: none */
 	uint32_t n_slot_files;
 	int32_t slot_files[AGENT_SLOT_FILES_MAX];
 	uint32_t object_number; /* of the shared memory object that there is; 0: none */

@@ -319,7 +319,7 @@ static int start_agent(const struct enrol *self, const struct uhmm_msg_welcome *
 	agent->n_chunks = welcome->n_staging_chunks;
 	agent->page_bytes = spawn_page_bytes();
 	agent->scratch = private->addr;
-	agent->pid = (int32_t)sys_call0(SYS_getpid);
+	agent->mem_fd = -1;
 	agent->sock = self->fds[FD_SOCK];
 	agent->uffd = self->fds[FD_UFFD];
 	agent->event_fd = self->fds[FD_EVENT];

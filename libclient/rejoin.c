@@ -83,7 +83,8 @@ static void let_go(struct uhmm_agent *agent)
 {
 	close_if_open(agent->sock);
 	close_if_open(agent->event_fd);
-	agent->sock = agent->event_fd = -1;
+	close_if_open(agent->mem_fd);
+	agent->sock = agent->event_fd = agent->mem_fd = -1;
 	for (uint32_t i = 0; i < agent->n_slot_files; i++)
 		close_if_open(agent->slot_files[i]);
 	agent->n_slot_files = 0;

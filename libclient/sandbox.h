@@ -23,6 +23,7 @@
 	X(nanosleep, 0, 0, 0, 0, 0, 0, -EFAULT)                                                    \
 	X(rt_sigprocmask, SIG_SETMASK, 0, 0, 8, 0, 0, 0)                                           \
 	X(futex, 0, FUTEX_WAKE, 1, 0, 0, 0, -EFAULT)                                               \
+	X(futex, 0, FUTEX_WAKE_OP_PRIVATE, 0, 0, 0, 0, -EFAULT)                                    \
 	X(kill, 0x7fffffff, 0, 0, 0, 0, 0, -ESRCH)                                                 \
 	X(tgkill, 0x7fffffff, 0x7fffffff, 0, 0, 0, 0, -ESRCH)                                      \
 	X(waitid, P_ALL, 0, 0, WEXITED | WNOHANG | WNOWAIT, 0, 0, -ECHILD)                         \
@@ -44,7 +45,6 @@
 	X(munmap, 0, 0, 0, 0, 0, 0, -EINVAL)                                                       \
 	X(madvise, 0, 0, MADV_DONTFORK, 0, 0, 0, 0)                                                \
 	X(mincore, 1, 0, 0, 0, 0, 0, -EINVAL)                                                      \
-	X(process_vm_readv, 0, 0, 0, 0, 0, 0, 0)                                                   \
 	X(prctl, PR_SET_NAME, 0, 0, 0, 0, 0, -EFAULT)                                              \
 	X(socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, 0, 0, 0, SANDBOX_OK)                  \
 	X(setsockopt, -1, SOL_SOCKET, SO_SNDTIMEO, 0, 0, 0, -EBADF)                                \

@@ -25,9 +25,6 @@ struct uhmm_uffdio_move {
 #define UHMM_UFFDIO_MOVE _IOWR(0xAA, 0x05, struct uhmm_uffdio_move)
 #define UHMM_UFFDIO_MOVE_ALLOW_SRC_HOLES (1u << 1)
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif

@@ -24,6 +24,8 @@
  *   C ENROL + [userfaultfd]->
  *                          <- READY, or REFUSE
  *   from here the socket belongs to the agent:
+ *                          <- MEMORY + [the program's own memory, as in /proc/PID/mem,
+ *                             read-only]: to look at pages before they leave; first
  *                          <- DOORBELL            look at the ring
  *                          <- SLOTS + [write-only slot file]
  *                          <- OBJECT(number) + [shared memory object, read-only;
@@ -77,6 +79,7 @@ enum uhmm_msg_type {
 	UHMM_MSG_QUIT = 8,
 	UHMM_MSG_OBJECT = 9,
 	UHMM_MSG_CHILD = 10,
+	UHMM_MSG_MEMORY = 11,
 	UHMM_MSG_REQUEST = 16,
 	UHMM_MSG_TEXT = 17,
 	UHMM_MSG_DONE = 18,

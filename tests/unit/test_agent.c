@@ -97,6 +97,7 @@ static void setup(void)
 	space.mail_efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	space.agent_efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	space.uffd = -1;
+	space.peek_fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	space.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	space.n_batches = 1;
 	space.batches = calloc(1, sizeof(*space.batches));
@@ -130,6 +131,7 @@ START_TEST(an_agent_is_told_to_end_once)
 	ck_assert_uint_eq(space.agent_reason, UHMM_REASON_SECCOMP);
 	ck_assert(agent_is_sandboxed(&space));
 	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_READY);
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_MEMORY);
 	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_QUIT);
 	ck_assert_uint_eq(next_packet(peer), 0);
 }
@@ -148,6 +150,7 @@ START_TEST(what_was_decided_about_one_agent_never_happens_to_the_next)
 	ck_assert(!agent_dismiss(&space, first, UHMM_REASON_NO_AGENT, true));
 	ck_assert(space_has_agent(&space));
 	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_READY);
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_MEMORY);
 	ck_assert_uint_eq(next_packet(peer), 0);
 }
 END_TEST

@@ -261,11 +261,30 @@ void mock_take_enrol(struct space *space, bool api)
 		must(ioctl(space->uffd, UFFDIO_API, &arg) == 0);
 }
 
-void mock_ready(struct space *space)
+static void give_memory(const struct space *space)
+{
+	struct uhmm_msg memory;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", space->peer);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	must(fd >= 0);
+	mock_send(space->sock, UHMM_MSG_MEMORY, &memory, sizeof(memory), &fd, 1);
+	close(fd);
+}
+
+void mock_ready_without_memory(struct space *space)
 {
 	struct uhmm_msg ready;
 
 	mock_send(space->sock, UHMM_MSG_READY, &ready, sizeof(ready), NULL, 0);
+}
+
+void mock_ready(struct space *space)
+{
+	mock_ready_without_memory(space);
+	give_memory(space);
 }
 
 void mock_enrol(const struct mock *mock, struct space *space)

@@ -80,6 +80,7 @@ void mock_hear_hello(struct space *space, int sock, enum uhmm_role role);
 void mock_welcome(const struct mock *mock, struct space *space);
 void mock_take_enrol(struct space *space, bool api);
 void mock_ready(struct space *space);
+void mock_ready_without_memory(struct space *space);
 void mock_enrol(const struct mock *mock, struct space *space);
 void space_deinit(struct space *space);
 
@@ -110,6 +111,9 @@ int space_finish(struct space *space, unsigned int box);
 /* A field of /proc/PID/task/TID/status, as text after "NAME:\t". */
 void proc_status(pid_t pid, pid_t tid, const char *field, char *value, size_t room);
 unsigned int proc_count_fds(pid_t pid, pid_t tid);
+/* The agent of this process comes to have n: it reads what was sent, and closes what it does not
+ * need, in its own time. */
+void proc_await_agent_fds(pid_t pid, unsigned int n);
 /* The thread by the name uhmm-agent, or 0. */
 pid_t proc_find_agent(pid_t pid);
 

@@ -162,6 +162,18 @@ unsigned int proc_count_fds(pid_t pid, pid_t tid)
 	return n;
 }
 
+void proc_await_agent_fds(pid_t pid, unsigned int n)
+{
+	pid_t tid = proc_find_agent(pid);
+	unsigned int found = proc_count_fds(pid, tid);
+
+	for (int i = 0; i < 300 && found != n; i++) {
+		usleep(10 * 1000);
+		found = proc_count_fds(pid, tid);
+	}
+	ck_assert_uint_eq(found, n);
+}
+
 pid_t proc_find_agent(pid_t pid)
 {
 	char path[64];

@@ -120,7 +120,8 @@ START_TEST(agent_is_harmless_and_out_of_sight)
 	ck_assert_int_eq(tid, space.enrol.agent_tid);
 	ck_assert_uint_eq((uint32_t)tid, space.ring->agent_tid);
 	ck_assert_uint_eq(proc_count_fds(victim.pid, victim.pid), 3);
-	ck_assert_uint_eq(proc_count_fds(victim.pid, tid), 3);
+	/* Socket, userfaultfd, eventfd, memory. */
+	proc_await_agent_fds(victim.pid, 4);
 	for (size_t i = 0; i < 4; i++) {
 		proc_status(victim.pid, tid, empty[i], value, sizeof(value));
 		ck_assert_str_eq(value, "0000000000000000");
@@ -218,6 +219,41 @@ START_TEST(page_that_will_not_move_is_skipped_alone)
 	free(other);
 	kill(victim.pid, SIGKILL);
 	victim_wait(&victim);
+}
+END_TEST
+
+START_TEST(page_that_is_away_when_it_is_looked_at_holds_nobody_up)
+{
+	uint64_t region = start("pages");
+
+	ck_assert_int_eq(move_region(region), 0);
+	ck_assert_int_eq(mock_register(&space, space_chunk(&space, 1), MOCK_CHUNK_BYTES), 0);
+	/* With what is not mapped behind it, nobody can say before what is there. */
+	space_add_run(&space, 1, region + (PAGES - 1) * page, 0, 2, 0);
+	space_command(&space, 1, UHMM_OP_MOVE);
+	ck_assert_int_eq(space_finish(&space, 1), 0);
+	/* Nor does it wait for the daemon that has died meanwhile. */
+	space_deinit(&space);
+	mock_accept(&mock, &space, UHMM_ROLE_AGENT);
+	kill(victim.pid, SIGKILL);
+	victim_wait(&victim);
+	space_deinit(&space);
+}
+END_TEST
+
+START_TEST(agent_without_a_way_to_look_moves_nothing)
+{
+	uint64_t region;
+
+	victim_start(&mock, &victim, "pages", NULL);
+	mock_accept(&mock, &space, UHMM_ROLE_PROGRAM);
+	mock_welcome(&mock, &space);
+	mock_take_enrol(&space, true);
+	mock_ready_without_memory(&space);
+	region = victim_read_number(&victim);
+	ck_assert_int_eq(move_region(region), -EBADF);
+	ck_assert_int_eq(space.ring->boxes[0].runs[0].result, 12345);
+	finish();
 }
 END_TEST
 
@@ -377,6 +413,8 @@ Suite *agent_suite(void)
 	tcase_add_test(tcase, pages_leave_and_come_home);
 	tcase_add_test(tcase, all_boxes_are_served);
 	tcase_add_test(tcase, page_that_will_not_move_is_skipped_alone);
+	tcase_add_test(tcase, page_that_is_away_when_it_is_looked_at_holds_nobody_up);
+	tcase_add_test(tcase, agent_without_a_way_to_look_moves_nothing);
 	tcase_add_test(tcase, closed_gate_ends_the_command);
 	tcase_add_test(tcase, unread_event_ends_the_command);
 	tcase_add_test(tcase, nonsense_in_the_ring_is_refused);

@@ -111,17 +111,9 @@ static void welcome_back(void)
 	wake(&space);
 }
 
-/* It reads what was sent, and closes what it does not need, in its own time. */
 static void expect_agent_fds(unsigned int n)
 {
-	pid_t tid = proc_find_agent(victim.pid);
-	unsigned int found = proc_count_fds(victim.pid, tid);
-
-	for (int i = 0; i < 300 && found != n; i++) {
-		usleep(10 * 1000);
-		found = proc_count_fds(victim.pid, tid);
-	}
-	ck_assert_uint_eq(found, n);
+	proc_await_agent_fds(victim.pid, n);
 }
 
 static void return_and_hear(void)
@@ -213,8 +205,8 @@ START_TEST(agent_works_for_the_next_daemon_as_before)
 	die();
 	come_back();
 	/* Nothing of the old daemon's is left, and nothing of the program's: socket,
-	 * userfaultfd, eventfd. */
-	expect_agent_fds(3);
+	 * userfaultfd, eventfd, memory. */
+	expect_agent_fds(4);
 	ck_assert_uint_eq(proc_count_fds(victim.pid, victim.pid), 3);
 	look_and_finish();
 }
@@ -241,7 +233,7 @@ START_TEST(agent_comes_back_again_and_again)
 		usleep((useconds_t)(i % 5) * 20000);
 		come_back();
 	}
-	expect_agent_fds(3);
+	expect_agent_fds(4);
 	look_and_finish();
 }
 END_TEST
@@ -448,7 +440,7 @@ START_TEST(nonsense_is_survived)
 	expect_still_waiting(0);
 	welcome_back();
 	/* None of all those descriptors is left. */
-	expect_agent_fds(3);
+	expect_agent_fds(4);
 	close(ring);
 	look_and_finish();
 }
@@ -465,7 +457,7 @@ START_TEST(daemon_that_talks_nonsense_later_is_left)
 	space_deinit(&space);
 	mock_accept(&mock, &space, UHMM_ROLE_AGENT);
 	welcome_back();
-	expect_agent_fds(3);
+	expect_agent_fds(4);
 	look_and_finish();
 }
 END_TEST
@@ -566,7 +558,7 @@ START_TEST(children_are_kept_until_they_are_not_needed)
 	tell_of_child(1, 1, -1);
 	tell_of_child(1, 4, -1);
 	tell_of_child(9, 9, -1);
-	expect_agent_fds(7);
+	expect_agent_fds(8);
 	die();
 	return_and_hear();
 	ck_assert_uint_eq(space.n_children, 3);
@@ -580,7 +572,7 @@ START_TEST(children_are_kept_until_they_are_not_needed)
 	ck_assert(was_handed_over(1, 2) && was_handed_over(1, 3));
 	tell_of_child(1, 2, -1);
 	tell_of_child(1, 3, -1);
-	expect_agent_fds(3);
+	expect_agent_fds(4);
 	look_and_finish();
 }
 END_TEST
@@ -590,7 +582,7 @@ START_TEST(no_more_children_than_there_is_room_for)
 	start_away("pages");
 	for (unsigned int i = 0; i < UHMM_CHILDREN_MAX + 10; i++)
 		give_child(2, (uint8_t)i);
-	expect_agent_fds(4 + UHMM_CHILDREN_MAX);
+	expect_agent_fds(5 + UHMM_CHILDREN_MAX);
 	die();
 	come_back();
 	ck_assert_uint_eq(space.n_children, UHMM_CHILDREN_MAX);
@@ -783,7 +775,7 @@ START_TEST(agent_makes_way_for_unshare_and_holds_on)
 	ck_assert_int_ne(space.enrol.agent_tid, before);
 	ck_assert_uint_eq(space.n_children, 3);
 	ck_assert(was_handed_over(3, 1) && was_handed_over(3, 2) && was_handed_over(3, 3));
-	expect_agent_fds(6);
+	expect_agent_fds(7);
 	look_and_finish();
 }
 END_TEST

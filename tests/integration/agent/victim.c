@@ -23,6 +23,8 @@
 #include <unistd.h>
 
 #define PAGES 64u
+/* Nothing is mapped for so many pages behind the region; what comes later is put at its end. */
+#define GAP 64u
 #define GOOD 7 /* not a status that something else would leave by accident */
 #define BAD 8
 
@@ -31,11 +33,12 @@ static unsigned char *region;
 
 static void make_region(void)
 {
-	unsigned char *raw = mmap(NULL, (PAGES + 2) * page, PROT_NONE,
+	unsigned char *raw = mmap(NULL, (PAGES + 1 + GAP) * page, PROT_NONE,
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	/* Between two that keep it a mapping of its own. */
+	/* Between two that keep it a mapping of its own: a guard and nothing. */
 	region = raw + page;
+	(void)munmap(region + PAGES * page, GAP * page);
 	if (mprotect(region, PAGES * page, PROT_READ | PROT_WRITE) != 0)
 		_exit(BAD);
 	(void)madvise(region, PAGES * page, MADV_NOHUGEPAGE);
