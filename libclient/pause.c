@@ -101,10 +101,12 @@ static int keep(struct enrol *self, const struct uhmm_agent *agent)
 
 /* --- rest ---------------------------------------------------------------------------- */
 
-/* Has the daemon gone, of which the agent will hear in a moment? */
-static bool means_no_daemon(int err)
+/* Has the daemon gone, of which the agent will hear in a moment, is it the next one already, to
+ * which the agent has not come back, or has it too much to do, or its end? */
+static bool may_pass(int err)
 {
-	return err == -ENOENT || err == -ECONNREFUSED || err == -ENOTCONN;
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ENOTCONN || err == -ESRCH ||
+	       err == -EAGAIN || err == -EBUSY;
 }
 
 /* *ret_dismissed: there was a daemon, and it let go of the agent. On an error the agent goes on. */
@@ -121,7 +123,7 @@ static int bring_to_rest(struct enrol *self, struct uhmm_agent *agent, bool home
 		if (at == AGENT_AT_WORK && !*ret_dismissed) {
 			err = journey_dismiss_agent(self, home);
 			*ret_dismissed = err == 0;
-			if (err && !means_no_daemon(err))
+			if (err && !may_pass(err))
 				break;
 		}
 		await_change(agent, at);

@@ -307,10 +307,10 @@ void space_deinit(struct space *space)
 		munmap(space->ring, sizeof(*space->ring));
 }
 
-void mock_serve_agent_quit(const struct mock *mock, struct space *space)
+void mock_answer_agent_quit(const struct mock *mock, struct space *space, int error)
 {
 	struct uhmm_msg_quit quit = { .reason = UHMM_REASON_NONE };
-	struct uhmm_msg_done done = { .error = 0 };
+	struct uhmm_msg_done done = { .error = error };
 	struct uhmm_msg_request request;
 	struct space admin;
 	size_t n_fds;
@@ -322,9 +322,15 @@ void mock_serve_agent_quit(const struct mock *mock, struct space *space)
 			  sizeof(request));
 	ck_assert_uint_eq(request.h.type, UHMM_MSG_REQUEST);
 	ck_assert_uint_eq(request.request, UHMM_REQ_AGENT_QUIT);
-	mock_send(space->sock, UHMM_MSG_QUIT, &quit, sizeof(quit), NULL, 0);
+	if (error == 0)
+		mock_send(space->sock, UHMM_MSG_QUIT, &quit, sizeof(quit), NULL, 0);
 	mock_send(admin.sock, UHMM_MSG_DONE, &done, sizeof(done), NULL, 0);
 	close(admin.sock);
+}
+
+void mock_serve_agent_quit(const struct mock *mock, struct space *space)
+{
+	mock_answer_agent_quit(mock, space, 0);
 }
 
 /* --- faults -------------------------------------------------------------------------- */

@@ -89,6 +89,8 @@ size_t mock_recv(int sock, void *packet, size_t room, int *fds, size_t *ret_n_fd
 bool mock_sees_eof(int sock);
 /* An admin connection that asks for the agent's end: passes QUIT on, and answers DONE. */
 void mock_serve_agent_quit(const struct mock *mock, struct space *space);
+/* The same with this error, a negative errno: then no QUIT. */
+void mock_answer_agent_quit(const struct mock *mock, struct space *space, int error);
 
 /* Registration and faults. */
 int mock_register(const struct space *space, uint64_t addr, uint64_t bytes);

@@ -404,6 +404,20 @@ START_TEST(agent_ends_before_a_filter_and_children_stay_silent)
 }
 END_TEST
 
+START_TEST(filter_waits_while_the_next_daemon_does_not_know_the_agent)
+{
+	start("seccomp");
+	victim_go_on(&victim);
+	mock_answer_agent_quit(&mock, &space, -ESRCH);
+	mock_answer_agent_quit(&mock, &space, -EAGAIN);
+	ck_assert_int_ne(proc_find_agent(victim.pid), 0);
+	mock_serve_agent_quit(&mock, &space);
+	ck_assert_uint_eq(victim_read_number(&victim), GOOD);
+	ck_assert_int_eq(proc_find_agent(victim.pid), 0);
+	finish();
+}
+END_TEST
+
 START_TEST(agent_comes_back_when_the_filter_is_refused)
 {
 	struct space again;
@@ -469,6 +483,7 @@ Suite *enrol_suite(void)
 	tcase_set_timeout(way, 60);
 	tcase_add_test(way, agent_makes_way_for_unshare_and_comes_back);
 	tcase_add_test(way, agent_ends_before_a_filter_and_children_stay_silent);
+	tcase_add_test(way, filter_waits_while_the_next_daemon_does_not_know_the_agent);
 	tcase_add_test(way, agent_comes_back_when_the_filter_is_refused);
 	tcase_add_test(way, wrapped_calls_are_what_they_were);
 	suite_add_tcase(suite, way);
