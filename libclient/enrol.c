@@ -152,14 +152,35 @@ static bool is_between_daemons(int err)
 }
 
 /* The daemon that gave us the token was there a moment ago: the next one will be. */
-static void enrol_child(enum uhmm_role role, struct enrol_why *why)
+static int enrol_child(enum uhmm_role role)
 {
 	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
 	long until_ms = link_now_ms() + CHILD_MS;
+	struct enrol_why why;
+	int err;
 
-	while (is_between_daemons(journey_enrol(&self, role, why)) && role == UHMM_ROLE_CHILD &&
-	       link_now_ms() < until_ms)
+	while (is_between_daemons(err = journey_enrol(&self, role, &why)) &&
+	       role == UHMM_ROLE_CHILD && link_now_ms() < until_ms)
 		(void)sys_call2(SYS_nanosleep, (long)&nap, 0);
+	return err;
+}
+
+/* What the beacon says; it may wait for the daemon. Away again after, so that a child of ours asks
+ * for a token of its own. */
+static uint32_t read_beacon(struct uhmm_beacon *beacon, bool *ret_sandboxed)
+{
+	uint32_t word = __atomic_load_n(&beacon->word, __ATOMIC_ACQUIRE);
+
+	if (word != UHMM_BEACON_HERE && word != UHMM_BEACON_TOKEN)
+		die_incomplete();
+	if (word == UHMM_BEACON_HERE)
+		return word;
+	memcpy(self.token, beacon->token, sizeof(self.token));
+	*ret_sandboxed = beacon->flags & UHMM_RING_SANDBOXED;
+	if (!*ret_sandboxed)
+		(void)sys_call3(SYS_madvise, (long)beacon, (long)spawn_page_bytes(),
+				MADV_DONTNEED);
+	return word;
 }
 
 /*
@@ -170,9 +191,8 @@ static void on_fork_child(void)
 {
 	struct uhmm_beacon *beacon = self.beacon;
 	enum uhmm_role role = UHMM_ROLE_PROGRAM;
-	struct enrol_why why;
 	uint64_t signals;
-	uint32_t word;
+	int err = 0;
 
 	forget_parent();
 	if (is_sandboxed()) {
@@ -185,27 +205,20 @@ static void on_fork_child(void)
 	spawn_unmap(&self.ring);
 	if (!beacon)
 		return;
-	word = __atomic_load_n(&beacon->word, __ATOMIC_ACQUIRE);
-	if (word != UHMM_BEACON_HERE && word != UHMM_BEACON_TOKEN)
-		die_incomplete();
-	if (word == UHMM_BEACON_TOKEN) {
+	if (read_beacon(beacon, &self.sandboxed) == UHMM_BEACON_TOKEN)
 		role = UHMM_ROLE_CHILD;
-		memcpy(self.token, beacon->token, sizeof(self.token));
-		if (beacon->flags & UHMM_RING_SANDBOXED) {
-			self.sandboxed = true;
-			return;
-		}
-		/* Away again, so that a child of ours asks for a token of its own. */
-		(void)sys_call3(SYS_madvise, (long)beacon, (long)spawn_page_bytes(),
-				MADV_DONTNEED);
-	}
+	if (self.sandboxed)
+		return;
 	signals_block(&signals);
 	if (try_lock()) {
-		/* A child that fails goes on: what is away is served without an agent. */
-		enrol_child(role, &why);
+		err = enrol_child(role);
 		unlock();
 	}
 	signals_restore(&signals);
+	/* A child that fails goes on: what is away is served without an agent. But if the daemon
+	 * died meanwhile, and the parent's agent has not kept our userfaultfd, it was the last. */
+	if (err && role == UHMM_ROLE_CHILD)
+		(void)read_beacon(beacon, &self.sandboxed);
 }
 
 static int watch_forks(void)

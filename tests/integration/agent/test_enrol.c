@@ -320,9 +320,43 @@ START_TEST(child_goes_on_when_its_token_is_refused)
 	(void)mock_next_event(uffd, UFFD_EVENT_REMOVE);
 	mock_accept(&mock, &child, UHMM_ROLE_CHILD);
 	mock_send(child.sock, UHMM_MSG_REFUSE, &refuse, sizeof(refuse), NULL, 0);
+	/* It asks whether it is served all the same. */
+	answer_beacon(uffd, &token);
+	(void)mock_next_event(uffd, UFFD_EVENT_REMOVE);
 	finish_child();
 	close(uffd);
 	finish();
+}
+END_TEST
+
+static void expect_incomplete_child(void)
+{
+	char says[256];
+
+	ck_assert_uint_eq(victim_read_number(&victim), 128 + SIGKILL);
+	victim_go_on(&victim);
+	victim_read_stderr(&victim, says, sizeof(says));
+	ck_assert_str_eq(says, "uhmm: this child was forked while the daemon died; its memory is "
+			       "incomplete, so it ends here\n");
+	ck_assert_int_eq(WEXITSTATUS(victim_wait(&victim)), 128 + SIGKILL);
+}
+
+START_TEST(child_that_is_refused_and_then_lost_ends)
+{
+	struct uhmm_beacon token = { .word = UHMM_BEACON_TOKEN };
+	struct uhmm_msg_refuse refuse = { .reason = UHMM_REASON_PROTOCOL };
+	uint64_t region = start("fork");
+	int uffd = fork_with_beacon_away(region);
+	struct space child;
+
+	answer_beacon(uffd, &token);
+	(void)mock_next_event(uffd, UFFD_EVENT_REMOVE);
+	mock_accept(&mock, &child, UHMM_ROLE_CHILD);
+	/* The daemon that had its userfaultfd has died, and the next one does not know it. */
+	close(uffd);
+	mock_send(child.sock, UHMM_MSG_REFUSE, &refuse, sizeof(refuse), NULL, 0);
+	close(child.sock);
+	expect_incomplete_child();
 }
 END_TEST
 
@@ -348,16 +382,10 @@ START_TEST(child_whose_memory_is_incomplete_ends)
 	const struct uhmm_beacon lost = { .word = 0 };
 	uint64_t region = start("fork");
 	int uffd = fork_with_beacon_away(region);
-	char says[256];
 
 	answer_beacon(uffd, &lost);
-	ck_assert_uint_eq(victim_read_number(&victim), 128 + SIGKILL);
+	expect_incomplete_child();
 	close(uffd);
-	victim_go_on(&victim);
-	victim_read_stderr(&victim, says, sizeof(says));
-	ck_assert_str_eq(says, "uhmm: this child was forked while the daemon died; its memory is "
-			       "incomplete, so it ends here\n");
-	ck_assert_int_eq(WEXITSTATUS(victim_wait(&victim)), 128 + SIGKILL);
 }
 END_TEST
 
@@ -476,6 +504,7 @@ Suite *enrol_suite(void)
 	tcase_add_test(fork_case, pages_shared_with_a_child_leave);
 	tcase_add_test(fork_case, child_with_a_token_gets_its_own_agent);
 	tcase_add_test(fork_case, child_goes_on_when_its_token_is_refused);
+	tcase_add_test(fork_case, child_that_is_refused_and_then_lost_ends);
 	tcase_add_test(fork_case, child_of_a_sandbox_makes_no_call);
 	tcase_add_test(fork_case, child_whose_memory_is_incomplete_ends);
 	suite_add_tcase(suite, fork_case);
