@@ -50,14 +50,19 @@
 /* So much of the page table is read at once: one chunk of the page map. */
 #define LOOK_PAGES PAGEMAP_LEAF_PAGES
 
+void event_note_forks(struct space *space, struct uffd_msg *msgs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (msgs[i].event == UFFD_EVENT_FORK)
+			fork_note(space, &msgs[i]);
+}
+
 void event_note(struct space *space, struct uffd_msg *msg)
 {
 	event_who_note(space, msg);
-	if (msg->event == UFFD_EVENT_FORK) {
-		fork_note(space, msg);
-		/* One that came in the instant before it was read. */
+	/* One that came in the instant before it was read. */
+	if (msg->event == UFFD_EVENT_FORK)
 		evict_settle_batches(space);
-	}
 	if (msg->event == UFFD_EVENT_REMOVE)
 		object_note_remove(space, msg->arg.remove.start, msg->arg.remove.end);
 	stats_add(&space->stats.events, 1);

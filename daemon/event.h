@@ -5,6 +5,8 @@
 
 #include "space.h"
 
+/* These were just read. What comes with a FORK is nobody else's yet, and lost if we die. */
+void event_note_forks(struct space *space, struct uffd_msg *msgs, size_t n);
 /* An event was read, into the log. */
 void event_note(struct space *space, struct uffd_msg *msg);
 

@@ -582,6 +582,7 @@ static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
 		if (got <= 0)
 			break;
 		got /= (ssize_t)sizeof(**ret_msgs);
+		event_note_forks(space, *ret_msgs + n, (size_t)got);
 		event_log_add(&space->log, (uint32_t)got);
 		n += (uint32_t)got;
 		want = object_left_to_read(space, *ret_msgs, n);
