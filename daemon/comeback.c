@@ -28,6 +28,7 @@
 #include "agent.h"
 #include "evict.h"
 #include "fault.h"
+#include "fork.h"
 #include "log.h"
 #include "quiesce.h"
 #include "tier.h"
@@ -263,6 +264,7 @@ static void read_log(struct space *space)
 		space->n_events += !event_log_is_done(msg);
 	}
 	if (space->n_events == 0) {
+		fork_forget_past(space);
 		__atomic_store_n(&space->unit->log_is_ordered, 0, __ATOMIC_RELEASE);
 		event_log_clear(&space->log);
 	}

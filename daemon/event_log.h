@@ -26,6 +26,8 @@
 #define LOG_DONE (1u << 0)    /* it has been dealt with */
 #define LOG_VACATES (1u << 1) /* a REMAP: its source is unmapped by it */
 #define LOG_DROPPED (1u << 2) /* a REMAP: what its destination held is forgotten */
+#define LOG_PAST (1u << 3)    /* what it takes away is noted for children that are not born yet */
+#define LOG_UNKEPT (1u << 4)  /* a FORK: no agent keeps the child's userfaultfd */
 /* The place of an event in the order in which they are applied, from 1 on; 0: not known yet. */
 #define LOG_TURN reserved3
 /* Events with the same number are of the same thread; 0: not known whose. See event_who.c. */

@@ -194,14 +194,14 @@ static struct source ask_of_source(const struct space *space, const struct space
  * they get empty (MADV_WIPEONFORK), if it is there.
  */
 static enum born when_born(struct space *space, const struct space *child,
-			   const struct heirs *heirs, const struct uffd_msg *msg)
+			   const struct uffd_msg *msg)
 {
 	struct range from = event_source(msg), to = event_target(msg);
 	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first;
 	const struct mapping *m;
 	struct source source;
 
-	if (!heirs->past.family || !pagemap_any_away(&heirs->past, first, n) ||
+	if (!space->past.family || !pagemap_any_away(&space->past, first, n) ||
 	    !moves_alone(space, msg))
 		return BORN_ANYTIME;
 	source = ask_of_source(space, child, from, to);
@@ -229,8 +229,7 @@ static bool are_doubtful(struct page_rec old, struct page_rec new)
 }
 
 /* Nobody knows which of both the child has at the destination: better lost than the wrong one. */
-static int doubt(struct space *space, struct space *child, const struct heirs *heirs,
-		 const struct uffd_msg *msg)
+static int doubt(struct space *space, struct space *child, const struct uffd_msg *msg)
 {
 	struct range to = event_target(msg);
 	uint64_t end = space_pgidx(space, to.end), n = 0;
@@ -238,7 +237,7 @@ static int doubt(struct space *space, struct space *child, const struct heirs *h
 	int err = 0;
 
 	for (uint64_t i = space_pgidx(space, to.start);
-	     err == 0 && (i = pagemap_next(&heirs->past, i, end, &old)) < end; i++) {
+	     err == 0 && (i = pagemap_next(&space->past, i, end, &old)) < end; i++) {
 		struct page_rec has = pagemap_get(&child->map, i);
 
 		if (!are_doubtful(old, pagemap_get(&space->map, i)) ||
@@ -264,7 +263,7 @@ static int replace_records(const struct pagemap *from, struct space *child,
 }
 
 /* Moves that had their turn before the fork, but came after it. */
-static int undo_moves(struct space *space, struct space *child, const struct heirs *heirs)
+static int undo_moves(struct space *space, struct space *child)
 {
 	int err = 0;
 
@@ -273,12 +272,12 @@ static int undo_moves(struct space *space, struct space *child, const struct hei
 
 		if (msg->event != UFFD_EVENT_REMAP || !event_log_is_done(msg))
 			continue;
-		switch (when_born(space, child, heirs, msg)) {
+		switch (when_born(space, child, msg)) {
 		case BORN_BEFORE:
-			err = replace_records(&heirs->past, child, msg);
+			err = replace_records(&space->past, child, msg);
 			break;
 		case BORN_DOUBTFUL:
-			err = doubt(space, child, heirs, msg);
+			err = doubt(space, child, msg);
 			break;
 		case BORN_AFTER:
 		case BORN_ANYTIME:
@@ -293,10 +292,10 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 {
 	int err = pagemap_fork(&space->map, &child->map) < 0 ? -ENOSPC : 0, init = 0;
 
-	if (err == 0 && heirs->past.family)
-		err = copy_records(&heirs->past, &child->map, 0, UINT64_MAX, false);
+	if (err == 0 && space->past.family)
+		err = copy_records(&space->past, &child->map, 0, UINT64_MAX, false);
 	if (err == 0)
-		err = undo_moves(space, child, heirs);
+		err = undo_moves(space, child);
 	if (!child->map.family)
 		init = pagemap_init(&child->map, child->family);
 	/* Records without a marker are inherited, so the child must look for them, too. */
@@ -365,7 +364,7 @@ static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const
 
 void fork_begin(struct space *space, struct heirs *ret_heirs)
 {
-	*ret_heirs = (struct heirs){ .past = PAGEMAP_NULL, .before = RANGES_NULL };
+	*ret_heirs = (struct heirs){ .before = RANGES_NULL };
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		const struct uffd_msg *msg = event_log_at(&space->log, i);
 
@@ -433,39 +432,59 @@ void fork_sort_unmarked(struct space *space)
 
 /* ---- changes of the same set ------------------------------------------------------------ */
 
+/* A successor needs it for those whose turn comes then. */
+static int past_begin(struct space *space)
+{
+	int err = pagemap_init(&space->past, space->family);
+
+	if (err == 0)
+		arena_publish(&space->unit->past, space->past.root);
+	return err;
+}
+
+void fork_forget_past(struct space *space)
+{
+	if (!space->past.family)
+		return;
+	arena_publish(&space->unit->past, 0);
+	pagemap_deinit(&space->past);
+}
+
 static void remember(struct space *space, struct heirs *heirs, struct range range)
 {
 	uint64_t first = space_pgidx(space, range.start), end = space_pgidx(space, range.end);
 
 	if (!pagemap_any_away(&space->map, first, end - first))
 		return;
-	if (!heirs->past.family && heirs->error == 0)
-		heirs->error = pagemap_init(&heirs->past, space->family);
-	if (heirs->past.family && heirs->error == 0)
-		heirs->error = copy_records(&space->map, &heirs->past, first, end, true);
+	if (!space->past.family && heirs->error == 0)
+		heirs->error = past_begin(space);
+	if (space->past.family && heirs->error == 0)
+		heirs->error = copy_records(&space->map, &space->past, first, end, true);
 }
 
-void fork_before_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
+void fork_before_change(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 {
-	if ((heirs->n_unborn == 0 && heirs->n == 0) || msg->event == UFFD_EVENT_REMOVE)
+	/* A daemon before may have begun with the change: what is there now was not before. */
+	if ((heirs->n_unborn == 0 && heirs->n == 0) || msg->event == UFFD_EVENT_REMOVE ||
+	    msg->LOG_FLAGS & LOG_PAST)
 		return;
 	remember(space, heirs, event_source(msg));
 	remember(space, heirs, event_target(msg));
+	event_log_flag(msg, LOG_PAST);
 }
 
-static int follow_move(struct space *space, struct space *child, const struct heirs *heirs,
-		       const struct uffd_msg *msg)
+static int follow_move(struct space *space, struct space *child, const struct uffd_msg *msg)
 {
 	struct range to = event_target(msg);
 	int err = 0;
 
-	switch (when_born(space, child, heirs, msg)) {
+	switch (when_born(space, child, msg)) {
 	case BORN_AFTER:
 		return replace_records(&space->map, child, msg);
 	case BORN_BEFORE:
 		return 0;
 	case BORN_DOUBTFUL:
-		err = doubt(space, child, heirs, msg);
+		err = doubt(space, child, msg);
 		break;
 	case BORN_ANYTIME:
 		break;
@@ -480,7 +499,7 @@ void fork_after_change(struct space *space, struct heirs *heirs, const struct uf
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;
 	for (uint32_t i = 0; i < heirs->n; i++) {
-		int err = follow_move(space, heirs->v[i], heirs, msg);
+		int err = follow_move(space, heirs->v[i], msg);
 
 		if (err < 0)
 			give_up_child(space, heirs->v[i], err);
@@ -542,7 +561,7 @@ void fork_finish(struct space *space, struct heirs *heirs)
 		else
 			space_unref(child);
 	}
-	pagemap_deinit(&heirs->past);
+	fork_forget_past(space);
 	ranges_deinit(&heirs->before);
 	free(heirs->v);
 }

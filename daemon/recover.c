@@ -230,6 +230,7 @@ void recovered_forget_space(struct recovered *recovered, uint32_t i)
 	(void)pthread_mutex_unlock(&family->lock);
 	if (space->store != NULL)
 		family_retire_store(family, space->store);
+	pagemap_deinit(&space->past);
 	pagemap_deinit(&space->map);
 	free_log(&family->arena, space->unit->log);
 	space_unit_free(&family->arena, space->unit_off);

@@ -25,6 +25,7 @@ struct recovered_space {
 	struct space_unit *unit; /* in the arena; NULL: forgotten */
 	arena_off unit_off;
 	struct pagemap map;
+	struct pagemap past; /* PAGEMAP_NULL: there was none */
 	uint64_t n_unmarked; /* records that carry UNMARKED */
 	struct store *store; /* that it fills, with memory in slots that are free; NULL: none */
 };

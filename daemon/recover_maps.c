@@ -109,6 +109,18 @@ static int check_map(struct recovery *recovery, struct recovered_space *space, a
 	return check_entry(recovery, space, root, root, PAGEMAP_LEVELS);
 }
 
+static int check_past(struct recovery *recovery, struct recovered_space *space)
+{
+	struct recovered_space counted = { .unit = NULL };
+	int err;
+
+	if (space->unit->past == 0)
+		return 0;
+	err = check_map(recovery, &counted, space->unit->past);
+	space->past = counted.map;
+	return err;
+}
+
 /* ---- spaces -------------------------------------------------------------------------- */
 
 /* pgidx of every page of a batch that is under way. */
@@ -185,7 +197,9 @@ static int check_space(struct recovery *recovery, arena_off off)
 	err = check_log(recovery, space->unit);
 	if (err == 0)
 		err = check_batches(recovery, space->unit, off);
-	return err == 0 ? check_map(recovery, space, space->unit->root) : err;
+	if (err == 0)
+		err = check_map(recovery, space, space->unit->root);
+	return err == 0 ? check_past(recovery, space) : err;
 }
 
 static int compare_ids(const void *a, const void *b)

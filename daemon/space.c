@@ -248,6 +248,7 @@ static void space_free(struct space *space)
 	space_hide(space);
 	if (space->store)
 		family_retire_store(space->family, space->store);
+	pagemap_deinit(&space->past);
 	pagemap_deinit(&space->map);
 	if (space->family) {
 		if (space->unit)
@@ -407,8 +408,9 @@ int space_restore(const struct daemon_env *env, struct group *group, struct fami
 	space->unit = found->unit;
 	space->unit_off = found->unit_off;
 	space->map = found->map;
+	space->past = found->past;
 	space->store = found->store;
-	found->map = PAGEMAP_NULL;
+	found->map = found->past = PAGEMAP_NULL;
 	space->orphan = true;
 	space->agent_reason = UHMM_REASON_NO_AGENT;
 	space->tier_pages = space->map.n_away;

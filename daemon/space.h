@@ -124,6 +124,7 @@ struct space_unit {
 	uint32_t given_up, distrust; /* as in struct space */
 	uint32_t has_shared; /* it maps an object that is open */
 	uint64_t raced_start, raced_end; /* being unregistered: see home.c */
+	arena_off past; /* root of a page map: see fork.c; 0: none */
 	struct {
 		uint64_t target_pages;
 		uint32_t kind; /* enum group_kind */
@@ -369,6 +370,8 @@ struct space {
 	struct event_log log;	 /* in the arena */
 	uint32_t n_events;	 /* of the log: read and not applied yet */
 	struct event_who who;	 /* whose they are */
+	struct pagemap past;	 /* what the set that is being applied has taken away from children
+				    that are not born yet; also in the arena */
 	struct quiesce quiesce;
 	struct range raced;	 /* unregistered with an event unread: see home.c */
 	uint32_t n_unmarked;	 /* records that may carry UNMARKED */

@@ -81,13 +81,17 @@ static int succeed(void)
 static void succeed_well(void)
 {
 	struct pagemap all[8];
+	unsigned int n = 0;
 
 	fixture_must(succeed() == 0, "%s", why);
-	for (uint32_t i = 0; i < recovered.n_spaces; i++)
-		all[i] = recovered.spaces[i].map;
+	for (uint32_t i = 0; i < recovered.n_spaces; i++) {
+		all[n++] = recovered.spaces[i].map;
+		if (recovered.spaces[i].past.family)
+			all[n++] = recovered.spaces[i].past;
+	}
 	if (recovered.has_object)
-		all[0] = recovered.object.map;
-	check_books(family, all, recovered.has_object ? 1 : recovered.n_spaces);
+		all[n++] = recovered.object.map;
+	check_books(family, all, n);
 }
 
 static uint64_t sum_of_file(void)
@@ -151,6 +155,30 @@ START_TEST(what_comes_back_can_be_used_and_comes_back_again)
 	ck_assert_uint_eq(recovered.n_spaces, 2);
 	ck_assert_int_eq(page_rec_state(pagemap_get(&recovered.spaces[0].map, 4 * LEAF + 9)),
 			 PAGE_STORED);
+}
+END_TEST
+
+/* What a set with a fork in it has taken away from space 1 so far. */
+static struct page_rec take_away(void)
+{
+	struct page_rec rec = check_stored(family);
+	struct pagemap past;
+
+	ck_assert_int_eq(pagemap_init(&past, family), 0);
+	ck_assert_int_eq(pagemap_set(&past, 3 * LEAF + 1, rec), 0);
+	spaces[0]->past = past.root;
+	return rec;
+}
+
+START_TEST(what_was_taken_from_children_to_be_born_is_there_still)
+{
+	struct page_rec rec = take_away();
+
+	succeed_well();
+	ck_assert_uint_eq(pagemap_get(&recovered.spaces[0].past, 3 * LEAF + 1).v, rec.v);
+	ck_assert_uint_eq(check_slot_count(family, page_rec_slot(rec)), 1);
+	ck_assert_uint_eq(recovered.spaces[0].map.n_away, maps[0].n_away);
+	ck_assert_ptr_null(recovered.spaces[1].past.family);
 }
 END_TEST
 
@@ -313,9 +341,11 @@ END_TEST
 
 START_TEST(forgetting_all_spaces_leaves_nothing)
 {
+	(void)take_away();
 	succeed_well();
 	recovered_forget_space(&recovered, 1);
-	check_books(family, &recovered.spaces[0].map, 1);
+	check_books(family, (struct pagemap[]){ recovered.spaces[0].map, recovered.spaces[0].past },
+		    2);
 	recovered_forget_space(&recovered, 0);
 	ck_assert_uint_eq(family->arena.header->n_free + 1 +
 				  (family->arena.header->leaf_refs != 0 ? 3 : 0),
@@ -465,6 +495,11 @@ static void break_no_root(void)
 static void break_same_root(void)
 {
 	spaces[0]->root = spaces[1]->root;
+}
+
+static void break_past(void)
+{
+	spaces[0]->past = spaces[0]->root;
 }
 
 static void break_node_circle(void)
@@ -637,6 +672,7 @@ static const struct {
 	{ break_free_list, "two uses" },
 	{ break_root, "no page map" },
 	{ break_no_root, "no page map" },
+	{ break_past, "two uses" },
 	{ break_same_root, "two uses" },
 	{ break_node_circle, "two uses" },
 	{ break_beyond_end, "no unit" },
@@ -698,6 +734,7 @@ int main(void)
 	tcase_add_test(tcase, a_tier_that_is_no_more_is_refused);
 	tcase_add_test(tcase, an_unused_store_of_no_tier_is_forgotten);
 	tcase_add_test(tcase, stores_that_were_opened_are_left_when_another_fails);
+	tcase_add_test(tcase, what_was_taken_from_children_to_be_born_is_there_still);
 	tcase_add_test(tcase, forgetting_all_spaces_leaves_nothing);
 	tcase_add_test(tcase, a_log_of_several_units_is_kept_and_can_be_forgotten);
 	tcase_add_test(tcase, a_shared_object_comes_back);
