@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "comeback.h"
 #include "evict.h"
 #include "object.h"
 #include "tier.h"
@@ -169,21 +170,28 @@ void agent_swap(struct space *space, struct attach *attach)
 		close(old_sock); /* of the agent before: at its end */
 }
 
-static void send_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], const int *uffd)
+static bool send_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], const int *uffd)
 {
 	struct uhmm_msg_child msg = { .h = { .type = UHMM_MSG_CHILD, .len = sizeof(msg) } };
+	int err = -ENOTCONN;
 
 	memcpy(msg.token, token, sizeof(msg.token));
 	pthread_mutex_lock(&space->agent_lock);
 	/* Also one that is to end keeps it for as long as it is there. */
 	if (space->sock >= 0)
-		(void)wire_send(space->sock, &msg, sizeof(msg), uffd, uffd ? 1 : 0, MSG_DONTWAIT);
+		err = wire_send(space->sock, &msg, sizeof(msg), uffd, uffd ? 1 : 0, MSG_DONTWAIT);
 	pthread_mutex_unlock(&space->agent_lock);
+	return err == 0;
 }
 
-void agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd)
+bool agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd)
 {
-	send_child(space, token, &uffd);
+	return send_child(space, token, &uffd);
+}
+
+void agent_leave_ward(struct space *child)
+{
+	__atomic_store_n(&child->retired_gen, NO_AGENT_GEN, __ATOMIC_RELEASE);
 }
 
 /* The space's own agent keeps its userfaultfd now, or its address space has ended. */
@@ -198,7 +206,7 @@ void agent_free_warden(struct space *space)
 
 void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])
 {
-	send_child(space, token, NULL);
+	(void)send_child(space, token, NULL);
 }
 
 int agent_send_memory(const struct space *space, int sock)
@@ -239,6 +247,7 @@ static int attach_say_ready(const struct attach *attach)
 
 int agent_attach(struct space *space, struct attach *attach)
 {
+	bool is_new = !space->identified;
 	int err = 0;
 
 	if (space_has_agent(space))
@@ -248,7 +257,7 @@ int agent_attach(struct space *space, struct attach *attach)
 	evict_abandon(space);
 	if (evict_is_busy(space))
 		return -EAGAIN;
-	if (!space->identified)
+	if (is_new)
 		err = space_open_proc(space, attach->pid);
 	if (err == 0)
 		err = space_verify(space, attach->layout.staging_addr);
@@ -258,6 +267,8 @@ int agent_attach(struct space *space, struct attach *attach)
 		return err;
 	agent_swap(space, attach);
 	agent_free_warden(space);
+	if (is_new && space->registered.n == 0)
+		comeback_find_registered(space);
 	if (agent_send_memory(space, space->sock) < 0 ||
 	    (space->store && agent_send_slots(space) < 0))
 		(void)agent_dismiss(space, attach->gen, UHMM_REASON_NO_AGENT, false);

@@ -30,6 +30,8 @@ bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason);
 /* It has ended, and with it the userfaultfds of children that it kept: what of these is away comes
  * home. Takes the registry's lock. */
 void agent_leave_wards(struct space *warden);
+/* The same for one whose userfaultfd none keeps, before its worker starts. */
+void agent_leave_ward(struct space *child);
 /* Are there still some of them? Takes the registry's lock. */
 bool agent_has_wards(const struct space *warden);
 /* On the worker: nothing is away. */
@@ -46,8 +48,8 @@ int agent_attach(struct space *space, struct attach *attach);
 void agent_swap(struct space *space, struct attach *attach);
 
 /* Have the agent keep a forked child's userfaultfd for a successor, until it is told to forget
- * it. What it does not take is not kept. Any thread. */
-void agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd);
+ * it. False: there is none, or it cannot take it. Any thread. */
+bool agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES], int uffd);
 void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES]);
 /* Nobody else need keep the userfaultfd of this space, a forked child's, any more. */
 void agent_free_warden(struct space *space);

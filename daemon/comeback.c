@@ -40,6 +40,11 @@
 
 /* ---- what is registered ------------------------------------------------------------------ */
 
+void comeback_is_needed(struct space *child)
+{
+	__atomic_store_n(&child->registered_bytes, child->page_size, __ATOMIC_RELAXED);
+}
+
 void comeback_find_registered(struct space *space)
 {
 	if (maps_read(&space->maps, space->maps_fd) < 0 ||
@@ -212,13 +217,13 @@ static void find_beacon(struct space *space)
 
 /* ---- children ---------------------------------------------------------------------------- */
 
-/* Is it of a fork that is read and not applied? Then its turn comes in event.c. */
+/* Is it of a fork of the set that is to be applied, or has been in part? Then fork.c goes on. */
 static bool is_in_log(const struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])
 {
 	for (uint32_t i = 0; i < space->log.n; i++) {
 		struct uffd_msg *msg = event_log_at(&space->log, i);
 
-		if (msg->event == UFFD_EVENT_FORK && !event_log_is_done(msg) &&
+		if (msg->event == UFFD_EVENT_FORK &&
 		    memcmp(event_log_token(msg), token, UHMM_TOKEN_BYTES) == 0)
 			return true;
 	}
@@ -242,6 +247,7 @@ static void serve_children(struct space *space)
 		child->warden = space_ref(space);
 		child->comeback = calloc(1, sizeof(*child->comeback));
 		kept->uffd = -1;
+		comeback_is_needed(child);
 		__atomic_store_n(&child->state, SPACE_SERVING, __ATOMIC_RELEASE);
 		if (!child->comeback || space_start_worker(child) < 0)
 			log_err("pid %d: its forked child cannot be served", space->pid);
@@ -314,8 +320,8 @@ void comeback_settle(struct space *space)
 	find_beacon(space);
 	quiesce_note_all(space);
 	space->has_others = true;
-	serve_children(space);
 	read_log(space);
+	serve_children(space);
 	if (space->n_events == 0)
 		comeback_end(space);
 	(void)uffd_wake(space->uffd, LOWEST_ADDR, HIGHEST_ADDR - LOWEST_ADDR - space->page_size);

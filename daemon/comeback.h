@@ -7,6 +7,9 @@
 
 /* Before anything else that the worker does. Waits for nobody but the kernel. */
 void comeback_settle(struct space *space);
+/* A child of which nobody knows yet what is registered, but that something is: the daemon may not
+ * end before. */
+void comeback_is_needed(struct space *child);
 /* Which mappings are registered, as the kernel says. */
 void comeback_find_registered(struct space *space);
 /* The userfaultfd of a child that was kept under this token; -1: none. The caller owns it. */

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "comeback.h"
 #include "control.h"
 #include "evict.h"
 #include "give_up.h"
@@ -343,7 +344,8 @@ void fork_note(struct space *space, struct uffd_msg *msg)
 		memset(token, 0, sizeof(token));
 	memcpy(event_log_token(msg), token, sizeof(token));
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	agent_keep_child(space, token, (int)msg->arg.fork.ufd);
+	if (!agent_keep_child(space, token, (int)msg->arg.fork.ufd))
+		event_log_flag(msg, LOG_UNKEPT);
 }
 
 /* A daemon before had begun with it: it has its page map, and nobody serves it yet. */
@@ -362,6 +364,24 @@ static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const
 	return true;
 }
 
+/* Those had their turn with a daemon before; what comes after it in the set may be theirs, too. */
+static void take_up_born(struct space *space, struct heirs *heirs)
+{
+	for (uint32_t i = 0; space->comeback && i < space->log.n; i++) {
+		struct uffd_msg *msg = event_log_at(&space->log, i);
+		const uint8_t *token = event_log_token(msg);
+		int uffd = -1;
+
+		if (msg->event == UFFD_EVENT_FORK && event_log_is_done(msg))
+			uffd = comeback_take_child(space, token);
+		if (uffd < 0 || go_on_with(space, heirs, uffd, token))
+			continue;
+		/* It has an agent of its own, or has ended. */
+		close(uffd);
+		agent_forget_child(space, token);
+	}
+}
+
 void fork_begin(struct space *space, struct heirs *ret_heirs)
 {
 	*ret_heirs = (struct heirs){ .before = RANGES_NULL };
@@ -370,6 +390,7 @@ void fork_begin(struct space *space, struct heirs *ret_heirs)
 
 		ret_heirs->n_unborn += msg->event == UFFD_EVENT_FORK && !event_log_is_done(msg);
 	}
+	take_up_born(space, ret_heirs);
 	/* A child gets no staging: what lies there must be in its slot before the child shares
 	 * the records. */
 	if (ret_heirs->n_unborn == 0)
@@ -399,6 +420,8 @@ void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 	err = adopt_child(space, uffd, token, &child);
 	if (err == 0)
 		err = inherit(space, child, heirs);
+	if (err == 0 && msg->LOG_FLAGS & LOG_UNKEPT)
+		agent_leave_ward(child);
 	if (err == 0)
 		err = add_heir(heirs, child);
 	if (err < 0)
@@ -534,12 +557,17 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 	if (space->given_up)
 		space_give_up(child);
 	space_distrust(child, space->distrust);
-	err = inherit_registered(space, child, heirs);
+	/* What was registered before the set is not known to who comes back amid it: the child
+	 * itself is looked at, as soon as it is known. */
+	err = space->comeback ? 0 : inherit_registered(space, child, heirs);
 	/* What is mapped there nobody knows yet, and a child has one thread: event.c. */
 	child->occupied_unknown = true;
 	/* From here on the daemon is needed, also if the parent ends at once. */
-	__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
-			 __ATOMIC_RELAXED);
+	if (space->comeback)
+		comeback_is_needed(child);
+	else
+		__atomic_store_n(&child->registered_bytes, ranges_bytes(&child->registered),
+				 __ATOMIC_RELAXED);
 	if (err == 0)
 		err = object_fork(space, child);
 	if (!child->warden)
