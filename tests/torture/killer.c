@@ -143,7 +143,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-void killer_print(struct killer *killer)
+void killer_print(struct killer *killer, uint32_t n_incomplete)
 {
 	uint32_t n = killer->n_pauses;
 
@@ -155,5 +155,5 @@ void killer_print(struct killer *killer)
 	if (n)
 		printf(" pause_ms p50=%.1f p90=%.1f max=%.1f", killer->pauses_us[n / 2] / 1e3,
 		       killer->pauses_us[n * 9 / 10] / 1e3, killer->pauses_us[n - 1] / 1e3);
-	printf("\n");
+	printf(" incomplete=%u\n", n_incomplete);
 }

@@ -36,6 +36,7 @@ bool killer_has_daemon(const struct killer *killer);
 void killer_sleep(const struct killer *killer, long nsec);
 /* No more kills. Waits until the daemon serves; false: it does not, within half a minute. */
 bool killer_finish(struct killer *killer);
-void killer_print(struct killer *killer);
+/* And how many children had to end for want of memory. */
+void killer_print(struct killer *killer, uint32_t n_incomplete);
 
 #endif

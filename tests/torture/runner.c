@@ -29,6 +29,7 @@
 #include "ops.h"
 #include "torture.h"
 #include "trace.h"
+#include "words.h"
 
 #define ROUND_SEC 5.0
 #define LOOK_NSEC 20000000
@@ -53,6 +54,7 @@ struct runner {
 	} beats[ACTORS_MAX];
 	double end;
 	uint32_t n_rounds;
+	uint32_t n_incomplete; /* children that had to end, in all rounds */
 	double lost_since; /* 0: no page was lost */
 };
 
@@ -84,6 +86,7 @@ static void __attribute__((noreturn)) world_exec(const struct runner *runner, ui
 	snprintf(first_text, sizeof(first_text), "%u", first);
 	snprintf(n, sizeof(n), "%u", ctl->n_threads);
 	(void)setpgid(0, 0);
+	words_redirect();
 	be_managed(runner);
 	(void)execv("/proc/self/exe", (char *const *)argv);
 	_exit(126);
@@ -295,6 +298,7 @@ static void failure_show(struct runner *runner)
 		(void)nanosleep(&look, NULL);
 	worlds_kill(runner, SIGSTOP);
 	(void)service_is_alive(&runner->service);
+	(void)words_pass_on();
 	fprintf(stderr, "%s", ctl->failure.text);
 	if (!strstr(ctl->failure.text, "DIFFERENCE"))
 		fprintf(stderr, "DIFFERENCE: a process that is too broken to say more\n");
@@ -335,6 +339,7 @@ static bool round_run(struct runner *runner)
 	worlds_kill(runner, SIGKILL);
 	while (worlds_reap(runner))
 		(void)usleep(1000);
+	runner->n_incomplete += words_pass_on();
 	runner->n_rounds++;
 	return !has_failed();
 }
@@ -417,7 +422,7 @@ static int runner_finish(struct runner *runner, bool good)
 		print_costs();
 	fflush(stderr);
 	if (runner->killer.n_kills)
-		killer_print(&runner->killer);
+		killer_print(&runner->killer, runner->n_incomplete);
 	printf("rounds=%u\noperations=%llu evictions=%llu faults=%llu mismatches=%u\n",
 	       runner->n_rounds, (unsigned long long)ctl->operations,
 	       (unsigned long long)numbers.evictions, (unsigned long long)numbers.faults, !good);
@@ -442,6 +447,8 @@ int runner_main(const struct runner_options *options)
 		}
 		if (options->kill_ms || options->may_kill_itself)
 			probe_start(&runner);
+		if ((options->kill_ms || options->may_kill_itself) && words_open() < 0)
+			return 2;
 		runner.nudger = nudger_start(runner.service.socket);
 	}
 	killer_init(&runner.killer, &runner.service, options->kill_ms, ctl->seed);

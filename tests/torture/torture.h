@@ -137,6 +137,7 @@ struct actor {
 	uint32_t asking;  /* atomic: it waits for an answer of the daemon */
 	uint8_t code;	  /* of the operation in progress */
 	pid_t kids[KIDS_MAX];
+	struct actor *kid_actors[KIDS_MAX];
 	bool foreign; /* in a pid namespace of its own: its pid means nothing outside */
 	bool dropped; /* it has given its privileges up */
 	struct uhmm *handle; /* its process's own; NULL: none yet */
@@ -188,6 +189,8 @@ struct control {
 	uint32_t stop;	    /* atomic: the round ends */
 	uint32_t n_actors;  /* atomic: slots handed out */
 	uint32_t n_alive;   /* atomic: processes */
+	uint32_t has_words; /* worlds speak into a file, see words.h */
+	uint32_t n_incomplete; /* atomic: children that ended so in this round */
 	/* See op_guard and op_rug: nobody brings pages home unasked while some of these run. */
 	uint32_t n_unaided; /* atomic */
 	uint32_t restoring;  /* atomic */
