@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "guard.h"
 #include "log.h"
 
 static int dir_make(const char *path, mode_t mode)
@@ -47,11 +48,15 @@ static int dir_make(const char *path, mode_t mode)
 static int dir_lock(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	int err;
+	int err = fd < 0 ? -errno : 0;
+	unsigned int waited_ms = 0;
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+	if (err == 0)
+		do
+			err = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+		while (err == -EWOULDBLOCK && guard_may_be_ending(&waited_ms));
+	if (err == 0)
 		return 0;
-	err = -errno;
 	if (err == -EWOULDBLOCK)
 		log_err("%s: another daemon uses it: give this one a state-dir and a pages-dir of "
 			"its own, see uhmmd.conf(5)",

@@ -151,6 +151,11 @@ void event_log_add(struct event_log *log, uint32_t n)
 
 /* From the first on: once that says that the log has ended, the rest is not looked at, and it is
  * all done. What follows is zeroed before anything can be read in front of it. */
+uint64_t event_log_offset(const struct event_log *log, const struct uffd_msg *msg)
+{
+	return (uint64_t)((const char *)msg - (const char *)log->arena->header);
+}
+
 void event_log_clear(struct event_log *log)
 {
 	for (uint32_t i = 0; i < log->n; i++) {

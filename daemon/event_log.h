@@ -67,6 +67,8 @@ struct uffd_msg *event_log_room(struct event_log *log, uint32_t *ret_n);
 bool event_log_has_room(struct event_log *log);
 /* So many were read there. */
 void event_log_add(struct event_log *log, uint32_t n);
+/* Where in the arena's file a message of it lies. */
+uint64_t event_log_offset(const struct event_log *log, const struct uffd_msg *msg);
 /* Nothing of it is needed any more. */
 void event_log_clear(struct event_log *log);
 

@@ -26,6 +26,7 @@
 #include "event.h"
 #include "event_who.h"
 #include "evict.h"
+#include "guard.h"
 #include "identify.h"
 #include "log.h"
 #include "object.h"
@@ -563,9 +564,20 @@ static void fault_queue(struct space *space, const struct uffd_msg *msg, uint64_
 	fault->paced = false;
 }
 
+/* Where nothing is away a child needs nobody, see fork_note. */
+static struct guard_note *guard_reading(const struct space *space, const struct uffd_msg *msgs,
+					uint32_t room)
+{
+	if (!space->beacon_out || space->sock < 0)
+		return NULL;
+	return guard_begin(space->sock, space->log.arena->fd, event_log_offset(&space->log, msgs),
+			   room);
+}
+
 /* What may be read for now, into the log: *ret_msgs. */
 static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
 {
+	struct guard_note *note;
 	uint32_t n = 0, room, want, seen;
 
 	*ret_msgs = event_log_room(&space->log, &room);
@@ -575,6 +587,7 @@ static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
 	seen = want ? event_who_look(space) : 0;
 	if (want > seen && !space->n_objects)
 		want = seen;
+	note = guard_reading(space, *ret_msgs, room);
 	while (want && n < room) {
 		ssize_t got = uffd_read(space->uffd, *ret_msgs + n,
 					(want < room - n ? want : room - n) * sizeof(**ret_msgs));
@@ -587,6 +600,7 @@ static uint32_t read_messages(struct space *space, struct uffd_msg **ret_msgs)
 		n += (uint32_t)got;
 		want = object_left_to_read(space, *ret_msgs, n);
 	}
+	guard_end(note);
 	object_match(space, *ret_msgs, n);
 	return n;
 }

@@ -25,6 +25,7 @@
 #include "control.h"
 #include "decline.h"
 #include "dirs.h"
+#include "guard.h"
 #include "keeper.h"
 #include "log.h"
 #include "object.h"
@@ -220,10 +221,22 @@ static void make_socket_dir(const char *path)
 		(void)chmod(dir, 0755);
 }
 
+static bool answers(const struct sockaddr_un *addr)
+{
+	int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	bool yes = probe >= 0 && connect(probe, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+
+	if (probe >= 0)
+		close(probe);
+	return yes;
+}
+
 static int listen_at(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, probe;
+	unsigned int waited_ms = 0;
+	bool taken;
+	int fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
 		log_err("socket %s: the path is too long", path);
@@ -231,14 +244,13 @@ static int listen_at(const char *path)
 	}
 	memcpy(addr.sun_path, path, strlen(path) + 1);
 	/* One that answers is another daemon's; one that does not is a leftover. */
-	probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (probe >= 0 && connect(probe, (struct sockaddr *)&addr, sizeof(addr)) == 0) {
-		close(probe);
+	do
+		taken = answers(&addr);
+	while (taken && guard_may_be_ending(&waited_ms));
+	if (taken) {
 		log_err("socket %s: another daemon serves it", path);
 		return -EADDRINUSE;
 	}
-	if (probe >= 0)
-		close(probe);
 	make_socket_dir(path);
 	(void)unlink(path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -299,6 +311,10 @@ static int run(struct options *options, struct config *config)
 	bool own_socket;
 	int err;
 
+	err = guard_start();
+	if (err < 0)
+		log_warn("no guard: a child that is forked as the daemon dies may be lost: %s",
+			 strerror(-err));
 	env.config = config;
 	env.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	options->control.env = &env;

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "guard.h"
 #include "log.h"
 #include "object.h"
 #include "quiesce.h"
@@ -249,7 +250,7 @@ static int search_process(void *arg, int pid)
 	struct fd_search *search = arg;
 	char path[64];
 
-	if (pid == getpid())
+	if (pid == getpid() || pid == guard_pid())
 		return 0;
 	search->pid = pid;
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
