@@ -90,6 +90,11 @@ static void adopt_family(const struct daemon_env *env, const char *path)
 	int err = family_open(path, env->config->max_arena_bytes, find_tier, (void *)env, &recovered,
 			      why);
 
+	/* Its daemon died over the making of it: no process has heard of it. */
+	if (err == -EPROTO && arena_is_unfinished(path)) {
+		(void)unlink(path);
+		return;
+	}
 	if (err < 0) {
 		leave(NULL, path, why);
 		return;

@@ -115,6 +115,21 @@ int arena_create(struct arena *arena, const char *path, uint64_t family_id, size
 	return r;
 }
 
+bool arena_is_unfinished(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	uint64_t magic = 0;
+	struct stat st;
+	bool is;
+
+	if (fd < 0)
+		return false;
+	is = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= (off_t)ARENA_UNIT &&
+	     pread(fd, &magic, sizeof(magic), 0) >= 0 && magic == 0;
+	(void)close(fd);
+	return is;
+}
+
 /* A list of distinct units within the file ends after at most n_units of them. */
 static int arena_check_free(const struct arena_header *header)
 {

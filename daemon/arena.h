@@ -17,6 +17,7 @@
 #define UHMMD_ARENA_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,8 @@ int arena_create(struct arena *arena, const char *path, uint64_t family_id, size
  * size and the free list: -EPROTO when it is not one or torn, -EPERM when others than this user
  * can reach it. Writes nothing: call arena_rebuild_free before a unit is taken or given back. */
 int arena_open(struct arena *arena, const char *path, size_t map_bytes);
+/* Is it a file that arena_create had begun with, and nobody has used? */
+bool arena_is_unfinished(const char *path);
 /* Unmap and close; unlink too if `forget`. Safe on ARENA_NULL. */
 void arena_deinit(struct arena *arena, int forget);
 

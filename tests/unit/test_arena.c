@@ -273,6 +273,24 @@ START_TEST(threads_never_get_the_same_unit)
 }
 END_TEST
 
+START_TEST(what_was_being_made_is_told_from_what_was_used)
+{
+	const char *path = fixture_path("begun");
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert(!arena_is_unfinished(arena.path));
+	fixture_must(fd >= 0, "%s", path);
+	ck_assert(arena_is_unfinished(path));
+	ck_assert_int_eq(ftruncate(fd, ARENA_UNIT), 0);
+	ck_assert(arena_is_unfinished(path));
+	ck_assert_int_eq(ftruncate(fd, 2 * ARENA_UNIT), 0);
+	ck_assert(!arena_is_unfinished(path));
+	(void)close(fd);
+	(void)unlink(path);
+	ck_assert(!arena_is_unfinished(path));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("arena");
@@ -293,6 +311,7 @@ int main(void)
 	tcase_add_test(tcase, another_version_is_refused);
 	tcase_add_test(tcase, a_file_that_was_cut_is_torn);
 	tcase_add_test(tcase, an_empty_file_is_no_arena);
+	tcase_add_test(tcase, what_was_being_made_is_told_from_what_was_used);
 	tcase_add_test(tcase, any_unit_of_a_list_can_leave_it);
 	tcase_add_test(tcase, deinit_of_nothing_is_fine);
 	tcase_add_test_raise_signal(tcase, freeing_what_is_no_unit_aborts, SIGABRT);
