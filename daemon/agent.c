@@ -117,6 +117,45 @@ bool agent_has_wards(const struct space *warden)
 	return has;
 }
 
+/* With the registry's lock held: another agent of the family that may keep the ward's userfaultfd:
+ * one that is to stay, of the same user. NULL. */
+static struct space *find_keeper(const struct space *ward)
+{
+	struct list *pos;
+
+	list_for_each(pos, &registry_spaces) {
+		struct space *space = list_entry(pos, struct space, link);
+
+		if (space != ward && space != ward->warden && space->family == ward->family &&
+		    space->worker_started && space_get_state(space) == SPACE_SERVING &&
+		    space_has_agent(space) && space_uid(space) == space_uid(ward))
+			return space;
+	}
+	return NULL;
+}
+
+static bool change_keeper(struct space *ward)
+{
+	struct space *keeper = find_keeper(ward), *before = ward->warden;
+
+	if (!keeper || ward->uffd < 0 || !agent_keep_child(keeper, ward->token, ward->uffd))
+		return false;
+	keeper->n_refs++;
+	__atomic_store_n(&ward->warden, keeper, __ATOMIC_RELAXED);
+	/* Never the last: whoever calls has one. */
+	if (before)
+		before->n_refs--;
+	return true;
+}
+
+void agent_leave_ward(struct space *child)
+{
+	registry_lock();
+	if (!change_keeper(child))
+		__atomic_store_n(&child->retired_gen, NO_AGENT_GEN, __ATOMIC_RELEASE);
+	registry_unlock();
+}
+
 /* The children of which it kept the userfaultfd, and which have no agent of their own. */
 void agent_leave_wards(struct space *warden)
 {
@@ -127,7 +166,7 @@ void agent_leave_wards(struct space *warden)
 		struct space *space = list_entry(pos, struct space, link);
 
 		if (__atomic_load_n(&space->warden, __ATOMIC_RELAXED) != warden ||
-		    !space->worker_started || space_has_agent(space))
+		    !space->worker_started || space_has_agent(space) || change_keeper(space))
 			continue;
 		__atomic_store_n(&space->retired_gen, NO_AGENT_GEN, __ATOMIC_RELEASE);
 		space_kick(space);
@@ -189,19 +228,21 @@ bool agent_keep_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES]
 	return send_child(space, token, &uffd);
 }
 
-void agent_leave_ward(struct space *child)
-{
-	__atomic_store_n(&child->retired_gen, NO_AGENT_GEN, __ATOMIC_RELEASE);
-}
+
 
 /* The space's own agent keeps its userfaultfd now, or its address space has ended. */
 void agent_free_warden(struct space *space)
 {
-	if (!space->warden)
-		return;
-	agent_forget_child(space->warden, space->token);
-	space_unref(space->warden);
+	struct space *warden;
+
+	registry_lock();
+	warden = space->warden;
 	__atomic_store_n(&space->warden, NULL, __ATOMIC_RELAXED);
+	registry_unlock();
+	if (!warden)
+		return;
+	agent_forget_child(warden, space->token);
+	space_unref(warden);
 }
 
 void agent_forget_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTES])

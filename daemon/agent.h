@@ -27,10 +27,10 @@ uint64_t agent_ring_addr(struct space *space);
 bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, bool tell);
 /* The same, and it is told once nothing is away any more. With the registry's lock held. */
 bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason);
-/* It has ended, and with it the userfaultfds of children that it kept: what of these is away comes
- * home. Takes the registry's lock. */
+/* It has ended, or will, and with it the userfaultfds of children that it kept: another agent of the
+ * family keeps them, or what of these is away comes home. Takes the registry's lock. */
 void agent_leave_wards(struct space *warden);
-/* The same for one whose userfaultfd none keeps, before its worker starts. */
+/* The same for one that its parent's agent could not take, before its worker starts. */
 void agent_leave_ward(struct space *child);
 /* Are there still some of them? Takes the registry's lock. */
 bool agent_has_wards(const struct space *warden);

@@ -21,6 +21,7 @@
 #include "evict.h"
 #include "fault.h"
 #include "give_up.h"
+#include "identify.h"
 #include "object.h"
 #include "pick.h"
 #include "survey.h"
@@ -32,6 +33,8 @@
 #define ATTACH_BOUND_NS 2000000000u
 /* A request to hold waits this long until nothing is registered. */
 #define LET_GO_NS 500000000u
+/* And that of an agent to end so long until nobody needs what it keeps of children. */
+#define CHILDREN_NS 20000000000u
 
 /* ---- requests --------------------------------------------------------------------------- */
 
@@ -172,9 +175,11 @@ static void home_complete(struct space *space, struct mail *mail)
 		mail->home_ns = clock_now_ns();
 	if (lets_go && clock_now_ns() - mail->home_ns < LET_GO_NS) {
 		home_release(space);
-		if (space->registered.n || keeps_children(space))
+		if (space->registered.n)
 			return;
 	}
+	if (lets_go && clock_now_ns() - mail->home_ns < CHILDREN_NS && keeps_children(space))
+		return;
 	home_finish(space, 0);
 }
 
@@ -321,8 +326,13 @@ bool home_step(struct space *space)
 	home_step_attach(space);
 	home_step_retire(space);
 	mail = space->current;
-	if (!mail || space->n_events || !__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE))
+	if (!mail || space->n_events)
 		return false;
+	/* A child that nobody knows the process of need not touch anything by itself. */
+	if (!__atomic_load_n(&space->identified, __ATOMIC_ACQUIRE) && !identify_by_fault(space, 0))
+		return false;
+	if (space->unmarked_inherited)
+		return false; /* the loop sorts first */
 	if (mail->home) {
 		/* Until the gate is closed nobody knows what has left. Then everything comes back,
 		 * from staging or from its slot: the agent may be stopped, by a debugger. */

@@ -311,13 +311,15 @@ struct space {
 	pthread_t worker;
 	struct comeback *comeback; /* taken over from a daemon before, and not settled yet; heap;
 				      others see only whether it is there, atomic */
-	struct space *warden;	   /* whose agent keeps our userfaultfd for a successor; a reference */
+	struct space *warden;	   /* whose agent keeps our userfaultfd for a successor; a reference;
+				      changes with the registry's lock held */
 	struct pagemap map;
 	struct ranges registered; /* at least all that is: what must be let go in the end */
 	struct ranges certain;	  /* registered by us, and no event has touched it since */
 	struct ranges occupied;	  /* mapped and registered as of the events that were applied, for
 				     the order of events is inferred from it: rather too little */
-	bool unmarked_inherited;  /* a child's: some of its records without marker are of its parent */
+	bool unmarked_inherited;  /* a child's: some of its records without marker are of its parent;
+				     also in the arena */
 	struct range assumed; /* where some of it is not certain; end is 0: nowhere */
 	bool occupied_unknown;	  /* a child's, that nobody has looked at yet */
 	struct ranges unmanaged; /* refused by the kernel: tag says why; cleared now and then */

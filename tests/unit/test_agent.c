@@ -220,6 +220,82 @@ START_TEST(agents_come_and_go_under_a_keeper_that_looks)
 }
 END_TEST
 
+/* A process of the same family, which has an agent; returns the program's end of its socket. */
+static int relative_make(struct space *of)
+{
+	int ends[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0,
+				    ends), 0);
+	of->family = space.family;
+	of->sock = ends[0];
+	of->uffd = of->mail_efd = -1;
+	of->state = SPACE_SERVING;
+	of->identified = of->worker_started = true;
+	of->n_refs = 1;
+	pthread_mutex_init(&of->agent_lock, NULL);
+	list_add_tail(&registry_spaces, &of->link);
+	return ends[1];
+}
+
+/* Without an agent: that of `space` keeps its userfaultfd. */
+static void ward_make(struct space *of)
+{
+	(void)relative_make(of);
+	of->agent_reason = UHMM_REASON_NO_AGENT;
+	of->uffd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	of->warden = space_ref(&space);
+}
+
+START_TEST(another_agent_of_the_family_keeps_what_an_ending_one_kept)
+{
+	static struct space other, ward, second;
+	int peer;
+
+	space.family = (struct family *)(void *)&group; /* whichever it is */
+	space.n_refs = 1;
+	ward_make(&ward);
+	agent_leave_wards(&space);
+	ck_assert_ptr_eq(ward.warden, &space);
+	ck_assert_uint_ne(ward.retired_gen, 0);
+	ck_assert(agent_has_wards(&space));
+
+	peer = relative_make(&other);
+	ward_make(&second);
+	agent_leave_wards(&space);
+	ck_assert_ptr_eq(second.warden, &other);
+	ck_assert_uint_eq(second.retired_gen, 0);
+	ck_assert_uint_eq(other.n_refs, 3);
+	ck_assert_uint_eq(space.n_refs, 1);
+	ck_assert(!agent_has_wards(&space));
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_CHILD);
+	/* Both of them, and each is forgotten when it needs nobody any more. */
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_CHILD);
+	ck_assert_uint_eq(next_packet(peer), 0);
+	agent_free_warden(&second);
+	ck_assert_ptr_null(second.warden);
+	ck_assert_uint_eq(other.n_refs, 2);
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_CHILD);
+}
+END_TEST
+
+START_TEST(nobody_else_keeps_a_child_of_another_family_or_user)
+{
+	static struct space other, third, ward;
+
+	space.family = (struct family *)(void *)&group;
+	space.n_refs = 1;
+	(void)relative_make(&other);
+	other.family = NULL;
+	(void)relative_make(&third);
+	third.uid = 1;
+	ward_make(&ward);
+	agent_leave_wards(&space);
+	ck_assert_ptr_eq(ward.warden, &space);
+	ck_assert_uint_ne(ward.retired_gen, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("agent");
@@ -232,6 +308,8 @@ int main(void)
 	tcase_add_test(tcase, a_second_agent_beside_the_first_is_refused);
 	tcase_add_test(tcase, no_agent_follows_one_that_may_still_move);
 	tcase_add_test(tcase, agents_come_and_go_under_a_keeper_that_looks);
+	tcase_add_test(tcase, another_agent_of_the_family_keeps_what_an_ending_one_kept);
+	tcase_add_test(tcase, nobody_else_keeps_a_child_of_another_family_or_user);
 	suite_add_tcase(suite, tcase);
 	return fixture_main(suite);
 }
