@@ -300,8 +300,9 @@ static int inherit(struct space *space, struct space *child, const struct heirs 
 	if (!child->map.family)
 		init = pagemap_init(&child->map, child->family);
 	/* Records without a marker are inherited, so the child must look for them, too. */
+	child->recovered = space->recovered;
 	child->n_unmarked = space->n_unmarked;
-	child->unmarked_inherited = space->n_unmarked != 0;
+	space_set_unmarked_inherited(child, space->n_unmarked != 0);
 	if (err == 0)
 		err = heirs->error;
 	if (init == 0 && err < 0)
@@ -450,7 +451,7 @@ void fork_sort_unmarked(struct space *space)
 		if (m && m->wiped)
 			(void)pagemap_set(&space->map, i, (struct page_rec){ 0 });
 	}
-	space->unmarked_inherited = false;
+	space_set_unmarked_inherited(space, false);
 }
 
 /* ---- changes of the same set ------------------------------------------------------------ */
@@ -553,7 +554,7 @@ static int finish_one(struct space *space, struct space *child, const struct hei
 
 	if (child->n_unmarked < space->n_unmarked)
 		child->n_unmarked = space->n_unmarked;
-	child->unmarked_inherited |= child->n_unmarked != 0;
+	space_set_unmarked_inherited(child, child->unmarked_inherited || child->n_unmarked);
 	if (space->given_up)
 		space_give_up(child);
 	space_distrust(child, space->distrust);

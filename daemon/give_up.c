@@ -93,7 +93,8 @@ bool give_up_poison(struct space *space, uint64_t start, uint64_t end)
 		int got = fault_read_pagemap(space, pgidx, left < LOOK_PAGES ? (uint32_t)left
 									     : LOOK_PAGES, entries);
 
-		if (got <= 0)
+		/* With a change unread its record may be on the way. */
+		if (got <= 0 || uffd_settled(space->uffd) != UFFD_OK)
 			return false;
 		for (int i = 0; i < got; i++, pgidx++)
 			if (fault_is_marked_hole(entries[i]) &&

@@ -19,8 +19,8 @@ void give_up_doubtful(struct space *parent, uint64_t n);
  * over its userfaultfd. `map`: what is known to be away there. */
 void give_up_strand(struct space *parent, int uffd, const struct pagemap *map);
 
-/* What was given up in [start, end) raises SIGBUS from now on, so that the range may be
- * unregistered. False: not now, or (see distrust) never. */
+/* What was given up in [start, end), or lost with a daemon, raises SIGBUS from now on, so that the
+ * range may be unregistered. False: not now, or (see distrust) never. */
 bool give_up_poison(struct space *space, uint64_t start, uint64_t end);
 
 #endif

@@ -384,7 +384,8 @@ static void release_range(struct space *space, uint64_t start, uint64_t end)
 		/* Shared memory is let go by the object thread: nobody else knows all mappers. */
 		if (m->shared || !nothing_away(space, m->start, m->end))
 			continue;
-		if (space->given_up && !give_up_poison(space, m->start, m->end))
+		if ((space->given_up || space->recovered) &&
+		    !give_up_poison(space, m->start, m->end))
 			return;
 		if (home_unregister(space, m->start, m->end) == -EAGAIN)
 			return;

@@ -378,6 +378,7 @@ static int space_read_unit(struct space *space, const struct recovered_space *fo
 	space->beacon_out = unit->beacon_out;
 	space->given_up = unit->given_up;
 	space->distrust = unit->distrust;
+	space->unmarked_inherited = unit->unmarked_inherited;
 	space->n_unmarked = found->n_unmarked > UINT32_MAX ? UINT32_MAX
 							   : (uint32_t)found->n_unmarked;
 	for (uint32_t i = 0; i < space->n_batches; i++) {
@@ -411,7 +412,7 @@ int space_restore(const struct daemon_env *env, struct group *group, struct fami
 	space->past = found->past;
 	space->store = found->store;
 	found->map = found->past = PAGEMAP_NULL;
-	space->orphan = true;
+	space->orphan = space->recovered = true;
 	space->agent_reason = UHMM_REASON_NO_AGENT;
 	space->tier_pages = space->map.n_away;
 	group_add_tier_pages(group, (int64_t)space->map.n_away);

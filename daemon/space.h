@@ -125,6 +125,7 @@ struct space_unit {
 	uint32_t has_shared; /* it maps an object that is open */
 	uint64_t raced_start, raced_end; /* being unregistered: see home.c */
 	arena_off past; /* root of a page map: see fork.c; 0: none */
+	uint32_t unmarked_inherited; /* as in struct space */
 	struct {
 		uint64_t target_pages;
 		uint32_t kind; /* enum group_kind */
@@ -335,6 +336,8 @@ struct space {
 	bool gone;		 /* an ioctl said ESRCH */
 	bool given_up;		 /* the page map could not follow: nothing leaves any more */
 	bool distrust;		 /* and a hole without a marker may have had bytes, too */
+	bool recovered;		 /* it, or whom it was forked from, was a dead daemon's: a hole may
+				    lack its record */
 	bool quitting; /* atomic */
 	struct object **objects; /* that it maps, each with a reference */
 	uint32_t n_objects, objects_cap;
@@ -514,6 +517,12 @@ static inline void space_set_raced(struct space *space, uint64_t start, uint64_t
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	space->unit->raced_end = end;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void space_set_unmarked_inherited(struct space *space, bool inherited)
+{
+	space->unmarked_inherited = inherited;
+	space->unit->unmarked_inherited = inherited;
 }
 
 static inline void space_distrust(struct space *space, bool distrust)
