@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "sys.h"
@@ -140,12 +141,66 @@ static int end_at_rest(const struct enrol *self, struct uhmm_agent *agent)
 	return spawn_agent_gone(agent, self->agent_tid, JOURNEY_END_MS) ? 0 : -ETIMEDOUT;
 }
 
+/* --- the last one -------------------------------------------------------------------- */
+
+/* Memory that is away now comes home only if a daemon gets what the agent holds before. */
+static void await_daemon(const struct uhmm_agent *agent)
+{
+	long until_ms = link_now_ms() + DAEMON_MS;
+
+	while (where(agent) == AGENT_AT_LOSS && agent->daemon.sun_path[0] &&
+	       link_now_ms() < until_ms)
+		await_change(agent, AGENT_AT_LOSS);
+}
+
+/* Nobody follows this agent: all that is away comes home before it ends. A daemon that died
+ * over that is waited for once more. False: it is there still. */
+static bool end_for_good(struct enrol *self)
+{
+	struct uhmm_agent *agent = spawn_agent_of(&self->private);
+	long until_ms = link_now_ms() + DAEMON_MS;
+	bool dismissed;
+
+	for (;;) {
+		await_daemon(agent);
+		if (bring_to_rest(self, agent, true, &dismissed) < 0)
+			return false;
+		if (dismissed)
+			return end_at_rest(self, agent) == 0;
+		if (!agent->daemon.sun_path[0] || link_now_ms() >= until_ms)
+			return false;
+		spawn_release(agent, AGENT_GO_RUN);
+	}
+}
+
+/* A process whose children go to another pid namespace has no new threads. */
+static bool may_have_threads(const struct enrol *self)
+{
+	static const char own_path[] = "/proc/self/ns/pid";
+	static const char child_path[] = "/proc/self/ns/pid_for_children";
+	struct stat own, child;
+
+	/* Nobody asked a filter about that. */
+	if (self->sandbox.filtered ||
+	    sys_call4(SYS_newfstatat, AT_FDCWD, (long)own_path, (long)&own, 0) < 0)
+		return true;
+	return sys_call4(SYS_newfstatat, AT_FDCWD, (long)child_path, (long)&child, 0) == 0 &&
+	       child.st_ino == own.st_ino;
+}
+
 int pause_begin(struct enrol *self)
 {
 	struct uhmm_agent *agent = spawn_agent_of(&self->private);
 	bool dismissed;
-	int err = bring_to_rest(self, agent, false, &dismissed);
+	int err;
 
+	if (!may_have_threads(self)) {
+		if (end_for_good(self))
+			return 0;
+		spawn_release(agent, AGENT_GO_RUN);
+		return -EAGAIN;
+	}
+	err = bring_to_rest(self, agent, false, &dismissed);
 	if (err)
 		return err;
 	err = keep(self, agent);
@@ -164,43 +219,19 @@ void pause_end(struct enrol *self)
 
 	if (err && self->kept.uffd >= 0)
 		err = journey_hold(self);
-	/* Now in the agent's table. If there is none, this is the only one. */
+	/* No thread for it: nothing may need it, then. */
+	if (err && self->kept.uffd >= 0)
+		err = journey_dismiss_agent(self, true);
+	/* Now in the agent's table, or all is home. Else this is the only one. */
 	if (!err)
 		close_kept(self);
 }
 
 /* --- filters ------------------------------------------------------------------------- */
 
-/* Memory that is away now comes home only if a daemon gets what the agent holds before. */
-static void await_daemon(const struct uhmm_agent *agent)
-{
-	long until_ms = link_now_ms() + DAEMON_MS;
-
-	while (where(agent) == AGENT_AT_LOSS && agent->daemon.sun_path[0] &&
-	       link_now_ms() < until_ms)
-		await_change(agent, AGENT_AT_LOSS);
-}
-
-/* Nobody follows this agent: all that is away comes home before it ends. A daemon that died
- * over that is waited for once more. */
 void pause_before_filter(struct enrol *self)
 {
-	struct uhmm_agent *agent = spawn_agent_of(&self->private);
-	long until_ms = link_now_ms() + DAEMON_MS;
-	bool dismissed;
-
-	for (;;) {
-		await_daemon(agent);
-		if (bring_to_rest(self, agent, true, &dismissed) < 0)
-			return;
-		if (dismissed) {
-			(void)end_at_rest(self, agent);
-			return;
-		}
-		if (!agent->daemon.sun_path[0] || link_now_ms() >= until_ms)
-			return;
-		spawn_release(agent, AGENT_GO_RUN);
-	}
+	(void)end_for_good(self);
 }
 
 void pause_without_filter(struct enrol *self)

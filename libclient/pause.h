@@ -9,7 +9,8 @@
 
 #include "journey.h"
 
-/* End the agent, and keep what it held. 0, or a negative errno: it is there still. */
+/* End the agent, and keep what it held; or, where no other can follow it, have all come home that
+ * is away. 0, or a negative errno: it is there still. */
 int pause_begin(struct enrol *self);
 /* The next one: the daemon's or, where there is no daemon, one that looks for it. */
 void pause_end(struct enrol *self);

@@ -322,6 +322,7 @@ void mock_answer_agent_quit(const struct mock *mock, struct space *space, int er
 			  sizeof(request));
 	ck_assert_uint_eq(request.h.type, UHMM_MSG_REQUEST);
 	ck_assert_uint_eq(request.request, UHMM_REQ_AGENT_QUIT);
+	space->quit_flags = request.flags;
 	if (error == 0)
 		mock_send(space->sock, UHMM_MSG_QUIT, &quit, sizeof(quit), NULL, 0);
 	mock_send(admin.sock, UHMM_MSG_DONE, &done, sizeof(done), NULL, 0);

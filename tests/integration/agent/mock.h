@@ -45,6 +45,7 @@ struct space {
 	struct uhmm_ring *ring;
 	struct uhmm_msg_enrol enrol;
 	uint8_t token[UHMM_TOKEN_BYTES];
+	uint32_t quit_flags;	 /* of the last request for the agent's end */
 	unsigned int n_children; /* role agent */
 	struct kept_child children[UHMM_CHILDREN_MAX];
 };

@@ -398,6 +398,7 @@ START_TEST(agent_makes_way_for_unshare_and_comes_back)
 	start("unshare");
 	victim_go_on(&victim);
 	mock_serve_agent_quit(&mock, &space);
+	ck_assert_uint_eq(space.quit_flags, 0);
 	ck_assert(mock_sees_eof(space.sock));
 	mock_accept(&mock, &again, UHMM_ROLE_CHILD);
 	ck_assert_int_eq(again.peer, victim.pid);
@@ -414,6 +415,30 @@ START_TEST(agent_makes_way_for_unshare_and_comes_back)
 	ck_assert_uint_eq(proc_count_fds(victim.pid, victim.pid), 3);
 	space_command(&again, 0, UHMM_OP_FREE);
 	ck_assert_int_eq(space_finish(&again, 0), 0);
+	finish();
+}
+END_TEST
+
+START_TEST(agent_that_none_can_follow_leaves_nothing_away)
+{
+	struct space again;
+
+	start("unshare-pid");
+	ck_assert_int_ne(proc_find_agent(victim.pid), 0);
+	victim_go_on(&victim);
+	mock_answer_agent_quit(&mock, &space, -ESRCH);
+	mock_serve_agent_quit(&mock, &space);
+	ck_assert_uint_eq(space.quit_flags, UHMM_REQ_FLAG_HOME);
+	ck_assert(mock_sees_eof(space.sock));
+	/* It tries, and hangs up. */
+	mock_accept(&mock, &again, UHMM_ROLE_CHILD);
+	again.uffd = dup(space.uffd);
+	mock_welcome(&mock, &again);
+	ck_assert_uint_eq(victim_read_number(&victim), 2);
+	ck_assert(mock_sees_eof(again.sock));
+	ck_assert_int_eq(proc_find_agent(victim.pid), 0);
+	ck_assert_uint_eq(proc_count_fds(victim.pid, victim.pid), 3);
+	space_deinit(&again);
 	finish();
 }
 END_TEST
@@ -511,6 +536,7 @@ Suite *enrol_suite(void)
 	tcase_add_checked_fixture(way, setup, teardown);
 	tcase_set_timeout(way, 60);
 	tcase_add_test(way, agent_makes_way_for_unshare_and_comes_back);
+	tcase_add_test(way, agent_that_none_can_follow_leaves_nothing_away);
 	tcase_add_test(way, agent_ends_before_a_filter_and_children_stay_silent);
 	tcase_add_test(way, filter_waits_while_the_next_daemon_does_not_know_the_agent);
 	tcase_add_test(way, agent_comes_back_when_the_filter_is_refused);

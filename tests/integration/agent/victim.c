@@ -194,6 +194,12 @@ static int mode_unshare(void)
 	return GOOD;
 }
 
+/* First its children's pid namespace alone, which no thread stands in the way of. */
+static int mode_unshare_pid(void)
+{
+	return unshare(CLONE_NEWPID) == 0 ? mode_unshare() : BAD;
+}
+
 static int install_filter(void)
 {
 	/* A socket is death, for every thread. */
@@ -340,6 +346,8 @@ int main(int argc, char **argv)
 		return mode_fork();
 	if (strcmp(mode, "unshare") == 0)
 		return mode_unshare();
+	if (strcmp(mode, "unshare-pid") == 0)
+		return mode_unshare_pid();
 	if (strcmp(mode, "seccomp") == 0)
 		return mode_seccomp();
 	if (strcmp(mode, "bad-filter") == 0)
