@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "control.h"
 #include "evict.h"
 #include "fault.h"
 #include "fork.h"
@@ -290,6 +291,15 @@ int comeback_take_child(struct space *space, const uint8_t token[UHMM_TOKEN_BYTE
 	return -1;
 }
 
+/* Has it ended, or a space in which its own agent comes back, or has? */
+static bool needs_no_keeper(const struct kept_child *child)
+{
+	struct space *known = space_find_token(child->token);
+
+	space_unref(known);
+	return known || uffd_alive(child->uffd) == UFFD_GONE;
+}
+
 void comeback_end(struct space *space)
 {
 	struct comeback *comeback = space->comeback;
@@ -299,9 +309,15 @@ void comeback_end(struct space *space)
 
 		if (child->uffd < 0)
 			continue;
-		/* It has ended, or has an agent of its own. */
-		close(child->uffd);
-		agent_forget_child(space, child->token);
+		if (needs_no_keeper(child)) {
+			close(child->uffd);
+			agent_forget_child(space, child->token);
+			continue;
+		}
+		/* It was given up (give_up.c): without us it would read zeros. */
+		log_err("pid %d: nothing is known of a child of it, which waits for ever",
+			space->pid);
+		control_keep_stranded(child->uffd);
 	}
 	/* From here on whoever was not taken may be forgotten: see adopt.c. */
 	__atomic_store_n(&space->comeback, NULL, __ATOMIC_RELEASE);

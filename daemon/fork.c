@@ -358,6 +358,12 @@ static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const
 		child = space_claim_orphan(token, space->family, true);
 	if (!child)
 		return false;
+	if (uffd < 0)
+		uffd = comeback_take_child(space, token);
+	if (uffd < 0) {
+		space_unref(child); /* nobody has kept it */
+		return true;
+	}
 	child->uffd = uffd;
 	child->comeback = calloc(1, sizeof(*child->comeback));
 	if (!child->comeback || add_heir(heirs, child) < 0)
@@ -370,16 +376,9 @@ static void take_up_born(struct space *space, struct heirs *heirs)
 {
 	for (uint32_t i = 0; space->comeback && i < space->log.n; i++) {
 		struct uffd_msg *msg = event_log_at(&space->log, i);
-		const uint8_t *token = event_log_token(msg);
-		int uffd = -1;
 
 		if (msg->event == UFFD_EVENT_FORK && event_log_is_done(msg))
-			uffd = comeback_take_child(space, token);
-		if (uffd < 0 || go_on_with(space, heirs, uffd, token))
-			continue;
-		/* It has an agent of its own, or has ended. */
-		close(uffd);
-		agent_forget_child(space, token);
+			(void)go_on_with(space, heirs, -1, event_log_token(msg));
 	}
 }
 
