@@ -325,12 +325,19 @@ static int add_heir(struct heirs *heirs, struct space *child)
 	return 0;
 }
 
+/* Without its userfaultfd, which is the caller's. */
+static void forget_child(struct space *child)
+{
+	child->uffd = -1;
+	/* Of one that a daemon before had begun with. */
+	group_add_tier_pages(child->group, -(int64_t)stats_get(&child->tier_pages));
+	space_unref(child);
+}
+
 static void strand(struct space *space, struct space *child, int uffd)
 {
-	if (child) {
-		child->uffd = -1; /* still ours */
-		space_unref(child);
-	}
+	if (child)
+		forget_child(child);
 	give_up_strand(space, uffd, &space->map);
 }
 
@@ -361,7 +368,7 @@ static bool go_on_with(struct space *space, struct heirs *heirs, int uffd, const
 	if (uffd < 0)
 		uffd = comeback_take_child(space, token);
 	if (uffd < 0) {
-		space_unref(child); /* nobody has kept it */
+		forget_child(child); /* nobody has kept it */
 		return true;
 	}
 	child->uffd = uffd;
