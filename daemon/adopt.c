@@ -24,6 +24,7 @@
 #include "log.h"
 #include "recover.h"
 #include "tier.h"
+#include "util/array.h"
 
 /* A child that no process is known of waits so long for its parent's agent. */
 #define NAMELESS_NS 10000000000u
@@ -81,6 +82,77 @@ static void leave(struct recovered *recovered, const char *path, const char *why
 	(void)recovered;
 }
 
+/* ---- shared memory ----------------------------------------------------------------------- */
+
+/* Who mapped an object that was open is refused (enrol.c), and keeps waiting. Once none of them is
+ * left nobody needs the object's pages. That is known when all spaces are. */
+struct left_object {
+	struct recovered recovered;
+	char *path;
+};
+
+static struct left_object *left_objects;
+static uint32_t n_left_objects, left_objects_cap;
+
+static void note_object(struct recovered *recovered, const char *path)
+{
+	struct left_object *v = array_room(left_objects, n_left_objects, &left_objects_cap,
+					   sizeof(*v));
+
+	if (v)
+		left_objects = v;
+	if (!v || !(v[n_left_objects].path = strdup(path))) {
+		leave(recovered, path, "no memory");
+		family_leave(recovered->family);
+		recovered_deinit(recovered);
+		return;
+	}
+	v[n_left_objects++].recovered = *recovered;
+}
+
+static bool somebody_shares(void)
+{
+	bool shares = false;
+	struct list *pos;
+
+	registry_lock();
+	list_for_each(pos, &registry_spaces)
+		shares |= list_entry(pos, struct space, link)->unit->has_shared != 0;
+	registry_unlock();
+	return shares;
+}
+
+static void drop_object(struct recovered *recovered)
+{
+	pagemap_deinit(&recovered->object.map);
+	if (recovered->object.store)
+		family_retire_store(recovered->family, recovered->object.store);
+	(void)family_unref(recovered->family);
+}
+
+static void settle_objects(void)
+{
+	bool needed = refused || somebody_shares();
+
+	for (uint32_t i = 0; i < n_left_objects; i++) {
+		struct left_object *left = &left_objects[i];
+
+		if (needed) {
+			leave(&left->recovered, left->path, "it is shared memory");
+			family_leave(left->recovered.family);
+		} else {
+			drop_object(&left->recovered);
+		}
+		recovered_deinit(&left->recovered);
+		free(left->path);
+	}
+	free(left_objects);
+	left_objects = NULL;
+	n_left_objects = left_objects_cap = 0;
+}
+
+/* ---- families ---------------------------------------------------------------------------- */
+
 static void adopt_family(const struct daemon_env *env, const char *path)
 {
 	struct recovered recovered;
@@ -101,9 +173,7 @@ static void adopt_family(const struct daemon_env *env, const char *path)
 	}
 	registry_used_id(recovered.last_id);
 	if (recovered.has_object) {
-		leave(&recovered, path, "it is shared memory");
-		family_leave(recovered.family);
-		recovered_deinit(&recovered);
+		note_object(&recovered, path);
 		return;
 	}
 	for (uint32_t i = 0; i < recovered.n_spaces; i++) {
@@ -177,6 +247,7 @@ void adopt_all(const struct daemon_env *env)
 {
 	adopted_ns = clock_now_ns();
 	each_file(env->config->state_dir, adopt_file, (void *)env);
+	settle_objects();
 	each_file(env->config->pages_dir, remove_stray, (void *)env);
 }
 
