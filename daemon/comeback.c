@@ -266,6 +266,8 @@ static void read_log(struct space *space)
 
 		if (msg->event == UFFD_EVENT_PAGEFAULT)
 			event_log_flag(msg, LOG_DONE);
+		if (msg->LOG_FLAGS & LOG_ASKED)
+			event_log_flag(msg, LOG_DOUBT);
 		if (msg->event == UFFD_EVENT_FORK && !event_log_is_done(msg))
 			msg->arg.fork.ufd = (uint32_t)comeback_take_child(space, event_log_token(msg));
 		space->n_events += !event_log_is_done(msg);

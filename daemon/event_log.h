@@ -28,6 +28,8 @@
 #define LOG_DROPPED (1u << 2) /* a REMAP: what its destination held is forgotten */
 #define LOG_PAST (1u << 3)    /* what it takes away is noted for children that are not born yet */
 #define LOG_UNKEPT (1u << 4)  /* a FORK: no agent keeps the child's userfaultfd */
+#define LOG_ASKED (1u << 5)   /* a REMAP: children were asked whether they were born before it */
+#define LOG_DOUBT (1u << 6)   /* and that by a daemon before: what they say now is no answer */
 /* The place of an event in the order in which they are applied, from 1 on; 0: not known yet. */
 #define LOG_TURN reserved3
 /* Events with the same number are of the same thread; 0: not known whose. See event_who.c. */

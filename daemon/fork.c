@@ -153,7 +153,8 @@ static enum uffd_result ask_of_page(const struct space *space, const struct spac
 /*
  * They have their markers where the mremap has not been yet. What else may be there by then, where
  * a mapping beside it has grown over it, has no page: none is filled before the set is read. So a
- * zero page that is put there changes nothing. (Guards would look like markers: README, Limits.)
+ * zero page that is put there changes nothing, but who asks again takes it for a marker. (Guards
+ * would look like markers: README, Limits.)
  */
 static struct source ask_of_source(const struct space *space, const struct space *child,
 				   struct range from, struct range to)
@@ -194,8 +195,7 @@ static struct source ask_of_source(const struct space *space, const struct space
  * child's process. Memory that children do not get (MADV_DONTFORK) tells nothing, nor does what
  * they get empty (MADV_WIPEONFORK), if it is there.
  */
-static enum born when_born(struct space *space, const struct space *child,
-			   const struct uffd_msg *msg)
+static enum born when_born(struct space *space, const struct space *child, struct uffd_msg *msg)
 {
 	struct range from = event_source(msg), to = event_target(msg);
 	uint64_t first = space_pgidx(space, to.start), n = space_pgidx(space, to.end) - first;
@@ -205,6 +205,9 @@ static enum born when_born(struct space *space, const struct space *child,
 	if (!space->past.family || !pagemap_any_away(&space->past, first, n) ||
 	    !moves_alone(space, msg))
 		return BORN_ANYTIME;
+	if (msg->LOG_FLAGS & LOG_DOUBT)
+		return BORN_DOUBTFUL;
+	event_log_flag(msg, LOG_ASKED);
 	source = ask_of_source(space, child, from, to);
 	if (source.marked)
 		return BORN_BEFORE;
@@ -269,7 +272,7 @@ static int undo_moves(struct space *space, struct space *child)
 	int err = 0;
 
 	for (uint32_t i = 0; i < space->log.n && err == 0; i++) {
-		const struct uffd_msg *msg = event_log_at(&space->log, i);
+		struct uffd_msg *msg = event_log_at(&space->log, i);
 
 		if (msg->event != UFFD_EVENT_REMAP || !event_log_is_done(msg))
 			continue;
@@ -503,7 +506,7 @@ void fork_before_change(struct space *space, struct heirs *heirs, struct uffd_ms
 	event_log_flag(msg, LOG_PAST);
 }
 
-static int follow_move(struct space *space, struct space *child, const struct uffd_msg *msg)
+static int follow_move(struct space *space, struct space *child, struct uffd_msg *msg)
 {
 	struct range to = event_target(msg);
 	int err = 0;
@@ -524,7 +527,7 @@ static int follow_move(struct space *space, struct space *child, const struct uf
 			    space_pgidx(space, to.end), false);
 }
 
-void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
+void fork_after_change(struct space *space, struct heirs *heirs, struct uffd_msg *msg)
 {
 	if (msg->event != UFFD_EVENT_REMAP)
 		return;

@@ -24,7 +24,7 @@ void fork_begin(struct space *space, struct heirs *ret_heirs);
 void fork_one(struct space *space, struct heirs *heirs, struct uffd_msg *msg);
 /* A change of the set is about to be applied, or was just. */
 void fork_before_change(struct space *space, struct heirs *heirs, struct uffd_msg *msg);
-void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg);
+void fork_after_change(struct space *space, struct heirs *heirs, struct uffd_msg *msg);
 /* All of it is applied: the children are served from now on. */
 void fork_finish(struct space *space, struct heirs *heirs);
 /* Nobody is to be born any more who needs what was taken away. */
