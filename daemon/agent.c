@@ -81,8 +81,9 @@ bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, b
 /* What is away when its agent ends has no userfaultfd but ours, and would be lost with us. */
 bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason)
 {
+	/* One that has just come back has much away, and its worker starts in a moment. */
 	if (!space->worker_started)
-		return agent_dismiss(space, gen, reason, true);
+		return !space->recovered && agent_dismiss(space, gen, reason, true);
 	if (!agent_dismiss(space, gen, reason, false))
 		return false;
 	__atomic_store_n(&space->retired_gen, gen, __ATOMIC_RELEASE);

@@ -25,7 +25,8 @@ uint64_t agent_ring_addr(struct space *space);
  * a word more could kill the program, or it has gone. False: that agent is not there any more,
  * and nothing was done. Any thread, never blocks. */
 bool agent_dismiss(struct space *space, uint32_t gen, enum uhmm_reason reason, bool tell);
-/* The same, and it is told once nothing is away any more. With the registry's lock held. */
+/* The same, and it is told once nothing is away any more. False also: not now. With the registry's
+ * lock held. */
 bool agent_retire(struct space *space, uint32_t gen, enum uhmm_reason reason);
 /* It has ended, or will, and with it the userfaultfds of children that it kept: another agent of the
  * family keeps them, or what of these is away comes home. Takes the registry's lock. */

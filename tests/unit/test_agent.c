@@ -155,6 +155,24 @@ START_TEST(what_was_decided_about_one_agent_never_happens_to_the_next)
 }
 END_TEST
 
+START_TEST(nobody_retires_who_is_just_back)
+{
+	uint32_t gen;
+	int peer = attach_one(&gen);
+
+	(void)next_packet(peer); /* READY */
+	(void)next_packet(peer); /* MEMORY */
+	space.recovered = true;
+	ck_assert(!agent_retire(&space, gen, UHMM_REASON_UID_CHANGED));
+	ck_assert(space_has_agent(&space));
+	ck_assert_uint_eq(next_packet(peer), 0);
+	/* Nothing can be away of one that has had no worker. */
+	space.recovered = false;
+	ck_assert(agent_retire(&space, gen, UHMM_REASON_UID_CHANGED));
+	ck_assert_uint_eq(next_packet(peer), UHMM_MSG_QUIT);
+}
+END_TEST
+
 START_TEST(a_second_agent_beside_the_first_is_refused)
 {
 	struct attach attach;
@@ -305,6 +323,7 @@ int main(void)
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, an_agent_is_told_to_end_once);
 	tcase_add_test(tcase, what_was_decided_about_one_agent_never_happens_to_the_next);
+	tcase_add_test(tcase, nobody_retires_who_is_just_back);
 	tcase_add_test(tcase, a_second_agent_beside_the_first_is_refused);
 	tcase_add_test(tcase, no_agent_follows_one_that_may_still_move);
 	tcase_add_test(tcase, agents_come_and_go_under_a_keeper_that_looks);
