@@ -55,19 +55,12 @@ static bool is_registered_unknown(const struct space *space, const struct mappin
 	       uffd_settled(space->uffd) == UFFD_OK;
 }
 
-static bool lies_in(const struct mapping *m, const struct range *range)
-{
-	return m->start < range->end && range->start < m->end;
-}
-
 /* What was taken for registered in an instant in which nothing was certain: is it? Not known while
  * an event is unread. */
 static void settle_assumed(struct space *space)
 {
-	for (size_t i = 0; i < space->maps.n; i++) {
-		const struct mapping *m = &space->maps.v[i];
-
-		if (!lies_in(m, &space->assumed) || !mapping_is_private_anonymous(m) ||
+	maps_for_each_in(m, &space->maps, space->assumed.start, space->assumed.end) {
+		if (!mapping_is_private_anonymous(m) ||
 		    ranges_cover(&space->certain, m->start, m->end))
 			continue;
 		if (uffd_is_registered(space->uffd, m->start, space->page_size) == UFFD_NO_VMA &&
