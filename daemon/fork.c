@@ -212,17 +212,13 @@ static enum born when_born(struct space *space, const struct space *child,
 									  : BORN_DOUBTFUL;
 }
 
-/* Could either be served where the other is due? Markers tell a page that is away from one that is
- * there or was never touched, but not from another that is away, and what has no marker from
- * nothing. */
+/* Could either be served where the other is due? What was there before is away, or it would not
+ * have been remembered. Markers tell a page that is away from one that is there or was never
+ * touched, but not from another that is away, and what has no marker from nothing. */
 static bool are_doubtful(struct page_rec old, struct page_rec new)
 {
-	bool has_old = page_state_has_slot(page_rec_state(old));
-	bool has_new = page_state_has_slot(page_rec_state(new));
-
-	if (has_old && has_new)
-		return old.v != new.v;
-	return (has_old && old.v & PAGE_REC_UNMARKED) || (has_new && new.v & PAGE_REC_UNMARKED);
+	return page_state_has_slot(page_rec_state(new)) ? old.v != new.v
+							: old.v & PAGE_REC_UNMARKED;
 }
 
 /* Nobody knows which of both the child has at the destination: better lost than the wrong one. */
@@ -441,8 +437,10 @@ static int follow_move(struct space *space, struct space *child, const struct he
 		break;
 	}
 	/* Where it has nothing else. */
-	return err < 0 ? err : copy_records(&space->map, &child->map, space_pgidx(space, to.start),
-			    space_pgidx(space, to.end), false);
+	if (err == 0)
+		err = copy_records(&space->map, &child->map, space_pgidx(space, to.start),
+				   space_pgidx(space, to.end), false);
+	return err;
 }
 
 void fork_after_change(struct space *space, struct heirs *heirs, const struct uffd_msg *msg)
